@@ -1,0 +1,81 @@
+"""Spans of time as people write them: ``10s``, ``1h30m``, ``500ms``, ``PT5M``. Light: the command line imports it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+_UNITS: Final = {
+    "us": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "sec": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+    "d": 86400.0,
+    "day": 86400.0,
+    "w": 604800.0,
+    "week": 604800.0,
+}
+_PART: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", re.ASCII)
+_NUMBER: Final = re.compile(r"\s*\d+(?:\.\d+)?\s*", re.ASCII)
+_ISO: Final = re.compile(
+    r"P(?=\d|T\d)(?:(\d+(?:\.\d+)?)W)?(?:(\d+(?:\.\d+)?)D)?(?:T(?=\d)(?:(\d+(?:\.\d+)?)H)?(?:(\d+(?:\.\d+)?)M)?(?:(\d+(?:\.\d+)?)S)?)?",
+    re.ASCII,
+)
+_ISO_SECONDS: Final = (604800.0, 86400.0, 3600.0, 60.0, 1.0)
+# A century. More is a slip of the finger, and far less than what a float or a date can hold.
+LONGEST: Final = 100 * 365.25 * 86400.0
+
+
+def parse_duration(text: str | float) -> float:
+    """Return seconds. A bare number is seconds. Raises `ValueError` with a message for people."""
+    try:
+        seconds = float(text) if isinstance(text, int | float) else _parse(text)
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"{text!r} is not a duration: it must be zero or more")
+    if seconds > LONGEST:
+        raise ValueError(f"{text!r} is longer than a century")
+    return seconds
+
+
+def _parse(text: str) -> float:
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    if iso := _ISO.fullmatch(text.strip()):
+        return sum(float(part) * unit for part, unit in zip(iso.groups(), _ISO_SECONDS, strict=True) if part)
+    position, seconds = 0, 0.0
+    while position < len(text) and (part := _PART.match(text, position)):
+        seconds += float(part[1]) * _unit(part[2], text)
+        position = part.end()
+    if position == 0 or position < len(text):
+        raise ValueError(f"{text!r} is not a duration; write 500ms, 10s, 5m, 1h30m, 2d, 1w or a number of seconds")
+    return seconds
+
+
+def _unit(name: str, text: str) -> float:
+    # systemd reads M as month, others as minute; a guess could be wrong by a factor of 43,200.
+    if name == "M":
+        raise ValueError(f"{text!r}: 'M' could be month or minute; write 5m for minutes, 30d for a month")
+    singular = name.lower().removesuffix("s") if name.lower() not in _UNITS else name.lower()
+    if singular not in _UNITS:
+        raise ValueError(f"{text!r}: {name!r} is not a unit of time; use ms, s, m, h, d or w")
+    return _UNITS[singular]
+
+
+def format_duration(seconds: float) -> str:
+    """Two units at most, for people: ``850ms``, ``12s``, ``3m 20s``, ``2d 4h``."""
+    # What rounds to 1000ms is a second.
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f}ms"
+    rest, parts = max(1, int(seconds)), []
+    for name, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{name}")
+    return " ".join(parts[:2])

@@ -1,0 +1,174 @@
+"""Every error that QueueCTL raises on purpose. Imports nothing, so that every layer may raise them.
+
+The docstring of a class is its default message; ``code`` is the stable word that goes over the wire. Errors of
+libraries and of the operating system are translated into these once, at the edge where they occur.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class QueueCTLError(Exception):
+    """Something went wrong inside QueueCTL; the daemon's log has the details."""
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str | None = None, *, path: str | None = None) -> None:
+        """``message`` is for people; ``path`` names the offending part of a request, as ``$.jobs[3].timeout``."""
+        self.message = message or " ".join((type(self).__doc__ or "").split())
+        self.path = path
+        super().__init__(self.message)
+
+
+# What a request can get wrong.
+
+
+class BadJsonError(QueueCTLError):
+    """The line is not JSON."""
+
+    code = "bad_json"
+
+
+class BadRequestError(QueueCTLError):
+    """The request does not have the right form."""
+
+    code = "bad_request"
+
+
+class UnknownOpError(QueueCTLError):
+    """There is no such operation."""
+
+    code = "unknown_op"
+
+
+class LineTooLongError(QueueCTLError):
+    """The line is longer than the limit that the greeting names; it was skipped."""
+
+    code = "line_too_long"
+
+
+class UnsupportedError(QueueCTLError):
+    """This version of QueueCTL does not do that."""
+
+    code = "unsupported"
+
+
+class UnauthenticatedError(QueueCTLError):
+    """A valid token is needed first."""
+
+    code = "unauthenticated"
+
+
+class ForbiddenError(QueueCTLError):
+    """You may not do that."""
+
+    code = "forbidden"
+
+
+# What the queue cannot do with a well-formed request.
+
+
+class NoSuchJobError(QueueCTLError):
+    """There is no such job."""
+
+    code = "no_such_job"
+
+
+class NoSuchQueueError(QueueCTLError):
+    """There is no such queue."""
+
+    code = "no_such_queue"
+
+
+class NoSuchWorkerError(QueueCTLError):
+    """There is no such worker."""
+
+    code = "no_such_worker"
+
+
+class NoSuchAttemptError(QueueCTLError):
+    """The job has no such attempt."""
+
+    code = "no_such_attempt"
+
+
+class NoSuchKeyError(QueueCTLError):
+    """There is no such configuration key."""
+
+    code = "no_such_key"
+
+
+class NoSuchStreamError(QueueCTLError):
+    """No open stream of this connection has that number."""
+
+    code = "no_such_stream"
+
+
+class AmbiguousIdError(QueueCTLError):
+    """More than one job's id begins like that."""
+
+    code = "ambiguous_id"
+
+
+class DuplicateIdError(QueueCTLError):
+    """A job with this id exists already."""
+
+    code = "duplicate_id"
+
+
+class WrongStateError(QueueCTLError):
+    """The job is not in a state that allows this."""
+
+    code = "wrong_state"
+
+
+class DiskFullError(QueueCTLError):
+    """The disk that holds the queue is full: new jobs are refused until there is space again."""
+
+    code = "disk_full"
+
+
+class DrainingError(QueueCTLError):
+    """The daemon is stopping: it answers questions, but changes nothing any more."""
+
+    code = "draining"
+
+
+class BadConfigError(QueueCTLError):
+    """The configuration is not valid."""
+
+    code = "bad_config"
+
+
+# What the daemon meets on its own; none of these is an answer to a request that could be repaired by its sender.
+
+
+class StaleError(QueueCTLError):
+    """The stored job or attempt is not the one that this change started from."""
+
+    code = "stale"
+
+
+class StoreError(QueueCTLError):
+    """The database cannot be used."""
+
+    code = "store"
+
+
+class StoreTooNewError(StoreError):
+    """The database was written by a newer version of QueueCTL."""
+
+    code = "store_too_new"
+
+
+class StoreDamagedError(StoreError):
+    """The database is damaged."""
+
+    code = "store_damaged"
+
+
+class StoreLockedError(StoreError):
+    """Another daemon holds the state directory."""
+
+    code = "store_locked"

@@ -1,0 +1,211 @@
+"""What passes between the daemon and its workers, over a socket of their own. One attempt at a time.
+
+The channel has its own version, since a worker outlives the daemon that started it and meets the next one, which may
+be newer.
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import msgspec
+
+from queuectld.domain.attempt import Outcome, Reason
+
+__all__ = [
+    "CHANNEL_VERSION",
+    "Beat",
+    "Ended",
+    "Exit",
+    "Follow",
+    "FromWorker",
+    "Hello",
+    "Holding",
+    "Idle",
+    "Outcome",
+    "OutputGrown",
+    "Reason",
+    "Recorded",
+    "Run",
+    "RunSpec",
+    "Running",
+    "Signal",
+    "Stale",
+    "Started",
+    "Stop",
+    "ToWorker",
+    "Welcome",
+    "decode_from_worker",
+    "decode_to_worker",
+]
+
+CHANNEL_VERSION: Final = 1
+# A daemon accepts this worker version and the one before.
+OLDEST_WORKER: Final = 1
+# Run messages carry a whole environment, whose size the kernel bounds at 2 MiB or more; no peer here is a stranger.
+LINE_LIMIT: Final = 64 * 1024 * 1024
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything a worker needs to run one command. Paths are absolute, times are seconds, sizes bytes."""
+
+    job: str
+    argv: tuple[str, ...]
+    cwd: str
+    # The base environment as JSON (stored once for many jobs), and what is put on top of it.
+    env: msgspec.Raw
+    extra_env: dict[str, str] = {}
+    umask: int | None = None
+    nice: int | None = None
+    # A file that the command reads; else nothing.
+    stdin: str | None = None
+    # Where output goes; see `queuectld.protocol.output`.
+    output: str
+    output_limit: int
+    timeout: float | None = None
+    # Between TERM and KILL.
+    kill_after: float = 5.0
+
+
+class Idle(msgspec.Struct, frozen=True, tag="idle"):
+    """It waits for work."""
+
+
+class Running(msgspec.Struct, frozen=True, tag="running"):
+    """It runs an attempt."""
+
+    token: int
+    pid: int | None = None
+    pid_start: int | None = None
+    # It was told to stop, and does.
+    stopping: bool = False
+
+
+class Holding(msgspec.Struct, frozen=True, tag="ended"):
+    """Its attempt ended, and nobody has confirmed to have recorded that."""
+
+    token: int
+    outcome: Outcome
+
+
+# From a worker.
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="msg"):
+    """The first message of every connection."""
+
+    protocol: int
+    # The store that its attempt belongs to; tokens of another store mean nothing here.
+    store: str
+    name: str
+    pid: int
+    pid_start: int
+    state: Idle | Running | Holding
+
+
+class Started(msgspec.Struct, frozen=True, tag="started", tag_field="msg"):
+    """The command runs: its session leader, and that process's start time in clock ticks since boot."""
+
+    token: int
+    pid: int
+    pid_start: int
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="msg"):
+    """The attempt is over and no process of it is left."""
+
+    token: int
+    outcome: Outcome
+
+
+class OutputGrown(msgspec.Struct, frozen=True, tag="output", tag_field="msg"):
+    """So many bytes of output have been seen. Sent only while followed."""
+
+    token: int
+    size: int
+
+
+class Beat(msgspec.Struct, frozen=True, tag="beat", tag_field="msg"):
+    """It is alive and its loop turns."""
+
+    token: int | None = None
+
+
+FromWorker = Hello | Started | Ended | OutputGrown | Beat
+
+
+# To a worker.
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome", tag_field="msg"):
+    """Answers `Hello`."""
+
+    protocol: int
+    store: str
+
+
+class Run(msgspec.Struct, frozen=True, tag="run", tag_field="msg"):
+    """Run this command. It was claimed durably before."""
+
+    token: int
+    spec: RunSpec
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop", tag_field="msg"):
+    """End the attempt: wait `grace`, then TERM to its group, `kill_after` later KILL to everything; 0 is at once.
+
+    A second one may shorten what the first allowed, and never lengthen it.
+    """
+
+    token: int
+    reason: Reason
+    grace: float = 0.0
+    # None: what the attempt itself asked for.
+    kill_after: float | None = None
+
+
+class Signal(msgspec.Struct, frozen=True, tag="signal", tag_field="msg"):
+    """Pass a signal on to the command's group."""
+
+    token: int
+    number: int
+
+
+class Follow(msgspec.Struct, frozen=True, tag="follow", tag_field="msg"):
+    """Say when output grows, or stop saying it."""
+
+    token: int
+    on: bool
+
+
+class Recorded(msgspec.Struct, frozen=True, tag="recorded", tag_field="msg"):
+    """The outcome is durable; forget it. May carry the next command."""
+
+    token: int
+    run: Run | None = None
+
+
+class Stale(msgspec.Struct, frozen=True, tag="stale", tag_field="msg"):
+    """That attempt ended long ago, or is unknown: end its tree if it runs, drop its outcome, be idle."""
+
+    token: int
+
+
+class Exit(msgspec.Struct, frozen=True, tag="exit", tag_field="msg"):
+    """Finish the attempt, if there is one, see it recorded, then end."""
+
+
+ToWorker = Welcome | Run | Stop | Signal | Follow | Recorded | Stale | Exit
+
+_from_worker: Final = msgspec.json.Decoder(FromWorker)
+_to_worker: Final = msgspec.json.Decoder(ToWorker)
+
+
+def decode_from_worker(line: bytes) -> FromWorker:
+    """Read one message of a worker. Raises `msgspec.MsgspecError`."""
+    return cast("FromWorker", _from_worker.decode(line))
+
+
+def decode_to_worker(line: bytes) -> ToWorker:
+    """Read one message of the daemon. Raises `msgspec.MsgspecError`."""
+    return cast("ToWorker", _to_worker.decode(line))
