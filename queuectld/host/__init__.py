@@ -1,0 +1,1 @@
+"""What concerns the host: its disk, its clock, the state directory."""

@@ -1,0 +1,116 @@
+"""The store as the loop sees it: writes share commits on the store's thread, reads run beside them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from queuectld.errors import QueueCTLError, StoreError
+from queuectld.store.base import Entry, Reader, Store, Work
+from queuectld.store.reader import SqliteReader, open_reader
+from queuectld.store.thread import StoreThread
+
+T = TypeVar("T")
+
+# Two reads at once: a slow listing must not hold up a status.
+_READERS: Final = 2
+
+
+class Readers:
+    """A few read-only connections, opened when they are first needed, each used by one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: list[SqliteReader] = []
+        self._closed = False
+        self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
+
+    async def run(self, work: Callable[[Reader], T]) -> T:
+        """Run `work` on one committed state of the store."""
+        if self._closed:
+            raise StoreError("the store is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
+
+    def _run(self, work: Callable[[Reader], T]) -> T:
+        # Lists are safe between threads, and there are no more connections than threads.
+        reader = self._idle.pop() if self._idle else open_reader(self._path)
+        try:
+            with reader.snapshot():
+                return work(reader)
+        finally:
+            self._idle.append(reader)
+
+    def close(self) -> None:
+        """Wait for what runs, and close the connections."""
+        self._closed = True
+        self._threads.shutdown()
+        while self._idle:
+            self._idle.pop().close()
+
+
+class Ledger:
+    """Writes and reads for one loop. Results of writes come after their commit is on disk."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        publish: Callable[[Sequence[Entry]], None],
+        on_fatal: Callable[[QueueCTLError], None],
+        path: Path | None = None,
+    ) -> None:
+        """Take `store` over; on the running loop, call ``publish`` with committed entries before their replies.
+
+        Reads use connections of their own to ``path``; without one (the store is in memory) they wait in line with
+        the writes. After ``on_fatal`` every write fails: the daemon has to end and begin again from the log.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._readers = None if path is None else Readers(path)
+        self._uuid = store.uuid
+        self._thread = StoreThread(store, deliver=self._loop.call_soon_threadsafe, publish=publish, on_fatal=on_fatal)
+
+    @property
+    def uuid(self) -> str:
+        """The identity of the store."""
+        return self._uuid
+
+    def submit(self, work: Work[Any], done: Callable[[Any], None], *, sheds: bool = False) -> None:
+        """Run `work` in the next commit; `done` gets its result or its exception on the loop.
+
+        `work` may run more than once, and must do nothing but read and write the store. With ``sheds`` it gives way
+        when the disk is full, so that results can still be recorded.
+        """
+        self._thread.submit(work, done, sheds=sheds)
+
+    async def write(self, work: Work[T], *, sheds: bool = False) -> T:
+        """Return the result of `work` when it is on disk, or raise its error. Cancelling the wait undoes nothing."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._thread.submit(work, partial(_resolve, future), sheds=sheds)
+        return await future
+
+    async def read(self, work: Callable[[Reader], T]) -> T:
+        """Return what `work` finds in one committed state, which includes every write that was answered before."""
+        if self._readers is None:
+            return await self.write(work)
+        return await self._readers.run(work)
+
+    async def close(self) -> None:
+        """Wait for everything submitted, empty the log, close the store."""
+        if self._readers is not None:
+            await asyncio.to_thread(self._readers.close)
+        await asyncio.to_thread(self._thread.close)
+        # What the thread delivered last is called now.
+        await asyncio.sleep(0)
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

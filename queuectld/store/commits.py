@@ -1,0 +1,151 @@
+"""Transactions on the connection that writes, and everything that has to be taken back when one fails."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from msgspec.structs import replace
+
+from queuectld.domain.job import State
+from queuectld.errors import DiskFullError, StoreError
+from queuectld.store.base import Entry
+from queuectld.store.blobs import Blobs
+from queuectld.store.database import Database
+from queuectld.store.reader import SqliteReader
+from queuectld.store.rows import entry_row
+from queuectld.store.tally import Tally
+
+_ADD_ENTRY: Final = "INSERT INTO entries VALUES (?, ?, ?, ?)"
+
+# Pages of log (16 MiB) after which even a busy store makes a checkpoint, and again after as many more.
+_LOG_LIMIT: Final = 4096
+
+
+class Commits(SqliteReader):
+    """The writing connection without the verbs of jobs. Belongs to one thread at a time."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._tally = Tally(database)
+        self._blobs = Blobs(database)
+        self._declared = frozenset(super().queues())
+        self._written: list[Entry] = []
+        self._log_seen = 0
+        # No job waits for a time before this one.
+        self._unripe_from = -math.inf
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """See `Store.transaction`."""
+        self._bound_log()
+        self._database.lost = None
+        written = len(self._written)
+        self._database.run("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._commit()
+        except BaseException:
+            self._roll_back(written)
+            raise
+        self._tally.settle()
+        self._blobs.settle()
+
+    def _commit(self) -> None:
+        if not self.intact():
+            raise self._database.lost or StoreError("the transaction ended before its time")
+        self._blobs.drop_loose()
+        self._tally.flush()
+        self._database.run("COMMIT")
+
+    def _roll_back(self, written: int) -> None:
+        if self._database.in_transaction:
+            self._database.run("ROLLBACK")
+        del self._written[written:]
+        self._unripe_from = -math.inf
+        self._blobs.settle()
+        self._tally.reload()
+        self._declared = frozenset(super().queues())
+
+    @contextmanager
+    def item(self) -> Iterator[None]:
+        """See `Store.item`."""
+        self._database.run("SAVEPOINT item")
+        mark, written, declared = self._tally.mark(), len(self._written), self._declared
+        try:
+            yield
+        except BaseException:
+            if self.intact():
+                self._database.run("ROLLBACK TO item")
+                self._database.run("RELEASE item")
+            self._tally.undo(mark)
+            del self._written[written:]
+            self._declared = declared
+            self._unripe_from = -math.inf
+            raise
+        if self.intact():
+            self._database.run("RELEASE item")
+
+    def intact(self) -> bool:
+        """See `Store.intact`."""
+        return self._database.in_transaction
+
+    def take_entries(self) -> Sequence[Entry]:
+        """See `Store.take_entries`."""
+        entries, self._written = self._written, []
+        return entries
+
+    def checkpoint(self, *, truncate: bool = False) -> None:
+        """See `Store.checkpoint`."""
+        if truncate or self._database.log_pages:
+            self._database.checkpoint(truncate=truncate)
+        self._log_seen = self._database.log_pages
+
+    def _bound_log(self) -> None:
+        if self._database.log_pages < self._log_seen:
+            self._log_seen = 0
+        if self._database.log_pages - self._log_seen >= _LOG_LIMIT:
+            try:
+                self.checkpoint()
+            except DiskFullError:
+                # The log holds everything; the next commit will find out whether it can still grow.
+                self._log_seen = self._database.log_pages
+
+    def close(self) -> None:
+        """See `Store.close`; once more does no harm."""
+        if self._database.closed:
+            return
+        try:
+            self.checkpoint(truncate=True)
+        finally:
+            self._database.close()
+
+    def counts(self) -> Mapping[str, Mapping[State, int]]:
+        """See `Reader.counts`."""
+        return self._tally.counts()
+
+    def queues(self) -> Sequence[str]:
+        """See `Reader.queues`."""
+        return sorted(self._declared)
+
+    def last_entry(self) -> int:
+        """See `Reader.last_entry`."""
+        return self._tally.last_entry
+
+    def _removed_entry(self) -> int:
+        return self._tally.removed_entry
+
+    def write_entry(self, entry: Entry) -> None:
+        """See `Store.write_entry`."""
+        number = self._tally.last_entry + 1
+        self._database.run(_ADD_ENTRY, entry_row(entry, number))
+        self._tally.last_entry = number
+        self._written.append(replace(entry, number=number))
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        first = self._tally.last_entry + 1
+        self._database.many(_ADD_ENTRY, (entry_row(entry, number) for number, entry in enumerate(entries, first)))
+        self._tally.last_entry += len(entries)
+        self._written.extend(replace(entry, number=number) for number, entry in enumerate(entries, first))

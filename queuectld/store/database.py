@@ -1,0 +1,166 @@
+"""One connection to SQLite: how it is set up, and the only place where its errors are translated into ours."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from queuectld.errors import DiskFullError, QueueCTLError, StoreDamagedError, StoreError
+
+Row = tuple[Any, ...]
+
+# Milliseconds. Nobody else writes; this only bridges what SQLite itself locks for a moment.
+_BUSY: Final = 2000
+# Kibibytes of pages held by the writer, and by each reader; the kernel holds the rest.
+_CACHE: Final = 8192
+_READER_CACHE: Final = 1024
+
+_NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+# After a failed fsync nobody knows what is on disk, whatever the reason was.
+_FSYNC: Final = frozenset({apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC})
+
+
+class ConstraintError(StoreError):
+    """A rule of the tables forbids this row."""
+
+
+class Database:
+    """Runs statements. Belongs to one thread at a time."""
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        """Open the file, which is made if need be. Raises `StoreError` or a subclass."""
+        self.path = path
+        flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        try:
+            self._connection = apsw.Connection(str(path), flags=flags)
+        except apsw.Error as error:
+            raise StoreError(f"the database {path} cannot be opened: {error}") from error
+        self._cursor = self._connection.cursor()
+        # Why the transaction ended behind our back.
+        self.lost: QueueCTLError | None = None
+        # Length of the write-ahead log after the last commit.
+        self.log_pages = 0
+        self.closed = False
+        try:
+            self._set_up(readonly=readonly)
+        except StoreError:
+            self._connection.close()
+            raise
+
+    def _set_up(self, *, readonly: bool) -> None:
+        self._connection.set_busy_timeout(_BUSY)
+        self.run("PRAGMA mmap_size = 0")
+        self.run(f"PRAGMA cache_size = -{_READER_CACHE if readonly else _CACHE}")
+        self.run("PRAGMA temp_store = MEMORY")
+        self.run("PRAGMA secure_delete = OFF")
+        if not readonly:
+            if self.run("PRAGMA journal_mode = WAL") != [("wal",)]:
+                raise StoreError(f"the database {self.path} cannot have a write-ahead log: is it on a network share?")
+            self.run("PRAGMA synchronous = FULL")
+        # Replaces SQLite's own checkpoints, which would come in the middle of the work.
+        self._connection.wal_autocheckpoint(0)
+        if not readonly:
+            self._connection.set_wal_hook(self._note_log)
+
+    def _note_log(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self.log_pages = pages
+        return apsw.SQLITE_OK
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._connection.in_transaction
+
+    def run(self, sql: str, bindings: Sequence[Any] = ()) -> list[Row]:
+        """Run a statement and return its rows."""
+        try:
+            return self._cursor.execute(sql, bindings).fetchall()
+        except apsw.Error as error:
+            raise self._translated(error) from error
+
+    def one(self, sql: str, bindings: Sequence[Any] = ()) -> Row | None:
+        """Run a statement and return its first row."""
+        rows = self.run(sql, bindings)
+        return rows[0] if rows else None
+
+    def change(self, sql: str, bindings: Sequence[Any] = ()) -> int:
+        """Run a statement and return how many rows it changed."""
+        self.run(sql, bindings)
+        return self._connection.changes()
+
+    def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each row."""
+        try:
+            self._cursor.executemany(sql, rows)
+        except apsw.Error as error:
+            raise self._translated(error) from error
+
+    def checkpoint(self, *, truncate: bool) -> None:
+        """Move the log into the database as far as readers allow."""
+        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
+        try:
+            length, moved = self._connection.wal_checkpoint(mode=mode)
+        except apsw.BusyError:
+            return
+        except apsw.Error as error:
+            raise self._translated(error) from error
+        # All moved: the next commit begins the log anew.
+        self.log_pages = 0 if moved == length else length
+
+    def backup_to(self, path: Path) -> None:
+        """Write a copy of the committed state; a file of this name is a complete one, and on disk."""
+        part = path.with_name(f"{path.name}.part")
+        part.unlink(missing_ok=True)
+        try:
+            target = apsw.Connection(str(part))
+            try:
+                with target.backup("main", self._connection, "main") as backup:
+                    backup.step()
+            finally:
+                target.close()
+        except apsw.Error as error:
+            raise self._translated(error) from error
+        part.rename(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        """Close the connection; once more does no harm."""
+        self.closed = True
+        try:
+            self._connection.close()
+        except apsw.Error as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: apsw.Error) -> QueueCTLError:
+        ours = self._as_ours(error)
+        if self.lost is None and not self.closed and not self._connection.in_transaction:
+            self.lost = ours
+        return ours
+
+    def _as_ours(self, error: apsw.Error) -> QueueCTLError:
+        match error:
+            case apsw.FullError():
+                return DiskFullError()
+            case apsw.IOError() if self._no_space(error):
+                return DiskFullError()
+            case apsw.CorruptError() | apsw.NotADBError():
+                return StoreDamagedError(
+                    f"the database {self.path} is damaged ({error}); it is kept as it is: look at it with "
+                    "`queuectld db check`, bring back a copy with `queuectld db restore FILE`"
+                )
+            case apsw.ConstraintError():
+                return ConstraintError(str(error))
+            case _:
+                return StoreError(f"the database {self.path} cannot be used: {error}")
+
+    def _no_space(self, error: apsw.Error) -> bool:
+        return getattr(error, "extendedresult", 0) not in _FSYNC and self._connection.system_errno in _NO_SPACE

@@ -1,0 +1,112 @@
+"""The asking half of the reference: dictionaries, looked through from end to end."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+
+from queuectld.domain.attempt import Attempt
+from queuectld.domain.job import Job, State
+from queuectld.errors import NoSuchJobError
+from queuectld.store.base import Entry, History, Page, Query
+from queuectld.store.filter import matches
+from queuectld.store.place import STARTABLE
+from queuectld.store.reader import PREFIX_LENGTH, only_one
+
+
+class MemoryReader:
+    """See `queuectld.store.base.Reader`."""
+
+    def __init__(self) -> None:
+        self.uuid = uuid.uuid4().hex
+        self._jobs: dict[int, Job] = {}
+        self._places: dict[int, int] = {}
+        self._attempts: dict[int, Attempt] = {}
+        self._entries: dict[int, Entry] = {}
+        self._blobs: dict[str, bytes] = {}
+        self._queues: dict[str, None] = {"default": None}
+        self._requests: dict[str, tuple[float, bytes]] = {}
+        self._numbers = {"seq": 0, "token": 0, "entry": 0, "removed": 0}
+
+    def _visible(self) -> list[Job]:
+        return [job for job in self._jobs.values() if job.state is not State.DELETED]
+
+    def get(self, job_id: str) -> Job:
+        """See `Reader.get`."""
+        found = [job for job in self._jobs.values() if job.id == job_id]
+        if not found:
+            raise NoSuchJobError(f"there is no job '{job_id}'")
+        return max(found, key=lambda job: (job.state is not State.DELETED, job.seq))
+
+    def by_seq(self, seq: int) -> Job:
+        """See `Reader.by_seq`."""
+        if seq not in self._jobs:
+            raise NoSuchJobError(f"there is no job number {seq}")
+        return self._jobs[seq]
+
+    def resolve(self, prefix: str) -> Job:
+        """See `Reader.resolve`."""
+        jobs = sorted(self._visible(), key=lambda job: job.id)
+        if prefix == "@last":
+            return only_one(prefix, sorted(jobs, key=lambda job: job.seq)[-1:])
+        exact = [job for job in jobs if job.id == prefix]
+        likely = [job for job in jobs if len(prefix) >= PREFIX_LENGTH and job.id.startswith(prefix)]
+        return only_one(prefix, exact or likely)
+
+    def find(self, query: Query, *, after: int | None = None, limit: int = 100, reverse: bool = False) -> Page:
+        """See `Reader.find`."""
+        found = sorted(
+            (job for job in self._jobs.values() if matches(query, job)), key=lambda job: job.seq, reverse=reverse
+        )
+        if after is not None:
+            found = [job for job in found if (job.seq < after if reverse else job.seq > after)]
+        return Page(jobs=tuple(found[:limit]), after=found[limit - 1].seq if len(found) > limit else None)
+
+    def counts(self) -> Mapping[str, Mapping[State, int]]:
+        """See `Reader.counts`."""
+        counts: dict[str, dict[State, int]] = {}
+        for job in self._jobs.values():
+            states = counts.setdefault(job.queue, {})
+            states[job.state] = states.get(job.state, 0) + 1
+        return counts
+
+    def queues(self) -> Sequence[str]:
+        """See `Reader.queues`."""
+        return sorted(self._queues)
+
+    def _standing(self, place: int) -> list[Job]:
+        return [job for seq, job in self._jobs.items() if self._places[seq] == place]
+
+    def oldest_startable(self) -> Job | None:
+        """See `Reader.oldest_startable`."""
+        heads: dict[str, Job] = {}
+        for job in sorted(self._standing(STARTABLE), key=lambda job: (job.rank, job.seq)):
+            heads.setdefault(job.queue, job)
+        return min(heads.values(), key=lambda job: (job.due, job.seq), default=None)
+
+    def attempt(self, token: int) -> Attempt | None:
+        """See `Reader.attempt`."""
+        return self._attempts.get(token)
+
+    def attempts_of(self, seq: int) -> Sequence[Attempt]:
+        """See `Reader.attempts_of`."""
+        return [attempt for _, attempt in sorted(self._attempts.items()) if attempt.job == seq]
+
+    def live_attempts(self) -> Sequence[Attempt]:
+        """See `Reader.live_attempts`."""
+        return [attempt for _, attempt in sorted(self._attempts.items()) if attempt.live]
+
+    def entries(self, *, start: int, limit: int, seq: int | None = None) -> History:
+        """See `Reader.entries`."""
+        kept = [entry for number, entry in sorted(self._entries.items()) if number >= start]
+        found = tuple(entry for entry in kept if seq is None or entry.seq == seq)[:limit]
+        whole = seq is not None and found and found[0].event == "job.enqueued"
+        return History(entries=found, gap=not whole and max(start, 1) <= self._numbers["removed"])
+
+    def last_entry(self) -> int:
+        """See `Reader.last_entry`."""
+        return self._numbers["entry"]
+
+    def blob(self, digest: str) -> bytes:
+        """See `Reader.blob`."""
+        return self._blobs[digest]

@@ -1,0 +1,71 @@
+"""Bringing a database to the form that this version reads. Never the other way."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Final
+
+from queuectld.errors import StoreDamagedError, StoreError, StoreTooNewError
+from queuectld.store.database import Database
+
+# Files 0001.sql, 0002.sql, …; the n-th brings version n - 1 to version n.
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_OURS: Final = 0x5163744C
+
+
+def migrate(database: Database, directory: Path = MIGRATIONS) -> None:
+    """Make the tables, or bring older ones up to date after saving a copy beside the file.
+
+    Raises `StoreTooNewError`; `StoreDamagedError` if this is a database, but not one of ours.
+    """
+    scripts = sorted(directory.glob("[0-9]*.sql"))
+    version = _known_version(database, len(scripts))
+    if version == len(scripts):
+        return
+    if version > 0:
+        database.backup_to(_free_name(database.path, version))
+    database.run("BEGIN IMMEDIATE")
+    for script in scripts[version:]:
+        database.run(script.read_text(encoding="utf-8"))
+    if version == 0:
+        database.run("INSERT INTO store VALUES (1, ?, 0, 0, 0, 0)", (uuid.uuid4().hex,))
+    database.run(f"PRAGMA user_version = {len(scripts)}")
+    database.run("COMMIT")
+
+
+def check_version(database: Database) -> None:
+    """Make sure that this version can read the tables. Raises `StoreTooNewError`, `StoreDamagedError`, `StoreError`."""
+    newest = len(list(MIGRATIONS.glob("[0-9]*.sql")))
+    if _known_version(database, newest) < newest:
+        raise StoreError(
+            f"the database {database.path} has to be migrated first, which `queuectld` does when it starts"
+        )
+
+
+def _known_version(database: Database, newest: int) -> int:
+    version = version_of(database)
+    if version > newest:
+        raise StoreTooNewError(
+            f"the database {database.path} has format {version}, this version of QueueCTL reads up to {newest}; "
+            "install the newer QueueCTL again, or restore an older copy"
+        )
+    return version
+
+
+def version_of(database: Database) -> int:
+    """Return the version of the tables; 0 if there are none yet. Raises `StoreDamagedError`."""
+    rows = database.run("PRAGMA user_version")
+    version: int = rows[0][0]
+    foreign = database.run("PRAGMA application_id") != [(_OURS,)]
+    if foreign and (version > 0 or database.run("SELECT 1 FROM sqlite_schema LIMIT 1")):
+        raise StoreDamagedError(f"the file {database.path} is a database, but not one of QueueCTL; it is kept as it is")
+    return version
+
+
+def _free_name(path: Path, version: int) -> Path:
+    stem = path.with_name(f"{path.name}.format{version}")
+    number = 1
+    while (name := stem if number == 1 else stem.with_name(f"{stem.name}.{number}")).exists():
+        number += 1
+    return name

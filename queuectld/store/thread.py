@@ -1,0 +1,239 @@
+"""Group commit: everything that waits shares one commit, and nobody hears of it before it is on disk.
+
+`Batcher` does it, for whoever calls it; `StoreThread` calls it from a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple
+
+from queuectld.errors import DiskFullError, QueueCTLError, StoreDamagedError, StoreError
+from queuectld.store.base import Entry, Store, Work
+
+# What was asked for, or the error that kept it from happening. Either way it is settled: committed, or undone.
+Result = Any
+Done = Callable[[Any], None]
+Publish = Callable[[Sequence[Entry]], None]
+# Runs a callback on the owner's thread, as `loop.call_soon_threadsafe` does.
+Deliver = Callable[[Callable[[], None]], object]
+
+# Seconds without work before the log is moved into the database: long enough for a client to send its next request.
+_IDLE: Final = 1.0
+
+
+class Submission(NamedTuple):
+    """Work, and who hears of its result. ``sheds``: on a full disk it gives way to the others."""
+
+    work: Work[Any]
+    done: Done
+    sheds: bool = False
+
+
+class _LostError(Exception):
+    """The transaction is gone, and with it what seemed to have succeeded. Its cause is the `QueueCTLError`."""
+
+
+class FatalError(Exception):
+    """Nobody knows any more what is on disk, or it is damaged: the process must end and begin again from the log.
+
+    Its cause is the `QueueCTLError`.
+    """
+
+    def __init__(self, cause: QueueCTLError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class Batcher:
+    """Runs submissions on a store, as many as there are in one commit."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def run(self, batch: Sequence[Submission]) -> list[Result]:
+        """Commit what can be committed and return one result or error for each submission, all settled.
+
+        Work may run more than once, so it must do nothing but read and write the store. Raises `FatalError`.
+        """
+        try:
+            return self._commit(batch, shed=None)
+        except _LostError as lost:
+            error = _cause(lost)
+        self._make_room()
+        if any(submission.sheds for submission in batch):
+            with suppress(_LostError):
+                return self._commit(batch, shed=error)
+        # Even so it does not fit, or something is wrong with one of them: each for itself.
+        return [self._alone(submission, error) for submission in batch]
+
+    def _alone(self, submission: Submission, error: QueueCTLError) -> Result:
+        if submission.sheds:
+            return error
+        try:
+            return self._commit([submission], shed=None)[0]
+        except _LostError as lost:
+            return _cause(lost)
+
+    def _commit(self, batch: Sequence[Submission], *, shed: QueueCTLError | None) -> list[Result]:
+        results: list[Result] = []
+        try:
+            with self._store.transaction():
+                for submission in batch:
+                    gives_way = shed is not None and submission.sheds
+                    results.append(shed if gives_way else self._item(submission.work))
+        except _LostError:
+            raise
+        except DiskFullError as error:
+            raise _LostError from error
+        except QueueCTLError as error:
+            # The commit itself failed, not the work: its outcome is unknown.
+            raise FatalError(error) from error
+        return results
+
+    def _item(self, work: Work[Any]) -> Result:
+        result: Result
+        try:
+            with self._store.item():
+                result = work(self._store)
+        except StoreDamagedError as error:
+            raise FatalError(error) from error
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one item is told to its sender
+            result = error
+        if not self._store.intact():
+            raise _LostError from (
+                result if isinstance(result, QueueCTLError) else StoreError("the transaction is gone")
+            )
+        return result
+
+    def _make_room(self) -> None:
+        # Emptying the log lets the next commit overwrite it, which needs no new space.
+        with suppress(DiskFullError):
+            self.checkpoint()
+
+    def checkpoint(self, *, truncate: bool = False) -> None:
+        """Move the log into the database. Raises `DiskFullError`, which harms nothing, or `FatalError`."""
+        try:
+            self._store.checkpoint(truncate=truncate)
+        except DiskFullError:
+            raise
+        except QueueCTLError as error:
+            raise FatalError(error) from error
+
+    def take_entries(self) -> Sequence[Entry]:
+        """Return the entries that were committed since the last call."""
+        return self._store.take_entries()
+
+    def close(self) -> None:
+        """Let go of the store, its log emptied."""
+        self._store.close()
+
+
+def _cause(lost: _LostError) -> QueueCTLError:
+    cause = lost.__cause__
+    return cause if isinstance(cause, QueueCTLError) else StoreError(str(cause))
+
+
+class StoreThread:
+    """Owns a store. `submit` and `close` may be called from any one thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        deliver: Deliver,
+        publish: Publish,
+        on_fatal: Callable[[QueueCTLError], None],
+    ) -> None:
+        """``deliver`` carries each batch's results over at once; there, ``publish`` and ``on_fatal`` are called."""
+        self._batcher = Batcher(store)
+        self._deliver = deliver
+        self._publish = publish
+        self._on_fatal = on_fatal
+        self._queue: SimpleQueue[Submission | None] = SimpleQueue()
+        self._closing = False
+        self._ended = False
+        self._rested = True
+        self._thread = threading.Thread(target=self._loop, name="store", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work[Any], done: Done, *, sheds: bool = False) -> None:
+        """Run `work` in the next commit; then `done` gets its result or its error, by way of `deliver`."""
+        if self._closing:
+            raise StoreError("the store is closed")
+        self._queue.put(Submission(work, done, sheds))
+
+    def close(self) -> None:
+        """Finish what was submitted, empty the log, close the store, and wait for that."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+        self._thread.join()
+
+    def _loop(self) -> None:
+        batch: Sequence[Submission] = ()
+        try:
+            while batch := self._wait():
+                self._settle(batch, self._batcher.run(batch))
+            self._batcher.close()
+        except FatalError as fatal:
+            self._die(fatal.cause, batch)
+        except QueueCTLError as error:
+            self._die(error, ())
+        except Exception as error:  # noqa: BLE001 - a silent end of this thread would leave everybody waiting
+            self._die(StoreError(f"the store's thread failed: {error!r}"), batch)
+
+    def _wait(self) -> Sequence[Submission]:
+        """Return everything that waits, as soon as there is something; nothing at the end."""
+        batch: list[Submission] = []
+        if not self._ended:
+            self._take(self._next(), batch)
+        with suppress(Empty):
+            while not self._ended:
+                self._take(self._queue.get_nowait(), batch)
+        return batch
+
+    def _take(self, submission: Submission | None, batch: list[Submission]) -> None:
+        if submission is None:
+            self._ended = True
+        else:
+            batch.append(submission)
+
+    def _next(self) -> Submission | None:
+        if not self._rested:
+            try:
+                return self._queue.get(timeout=_IDLE)
+            except Empty:
+                with suppress(DiskFullError):
+                    self._batcher.checkpoint()
+                self._rested = True
+        return self._queue.get()
+
+    def _settle(self, batch: Sequence[Submission], results: Sequence[Result]) -> None:
+        self._rested = False
+        answers = [(submission.done, result) for submission, result in zip(batch, results, strict=True)]
+        self._deliver(partial(self._tell, self._batcher.take_entries(), answers))
+
+    def _tell(self, entries: Sequence[Entry], answers: Sequence[tuple[Done, Result]]) -> None:
+        if entries:
+            self._publish(entries)
+        failures = []
+        for done, result in answers:
+            try:
+                done(result)
+            except Exception as error:  # noqa: BLE001 - the others must hear of theirs first
+                failures.append(error)
+        if failures:
+            raise ExceptionGroup("receivers of results failed", failures)
+
+    def _die(self, error: QueueCTLError, batch: Sequence[Submission]) -> None:
+        """Touch the store no more; refuse what waits and what still comes, until `close`."""
+        self._deliver(partial(self._on_fatal, error))
+        waiting = batch
+        while waiting:
+            self._deliver(partial(self._tell, (), [(submission.done, error) for submission in waiting]))
+            waiting = self._wait()
