@@ -1,0 +1,127 @@
+"""The vocabulary of the daemon's log: stable names of events, and the types of fields. Programs read these.
+
+A name, once released, stays. ``python -m queuectld.log_events`` prints the JSON Schema that is shipped with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from queuectld.domain.transitions import Event
+
+_STEPS: Final[Mapping[Event, str]] = {
+    Event.CLAIM: "a worker got a job to run",
+    Event.COMPLETE: "a job ended well",
+    Event.RETRY: "a job failed and waits for its next try",
+    Event.BURY: "a job failed for good and is in the dead letter queue",
+    Event.REQUEUE: "a job's attempt ended without its fault; it waits again, no retry spent",
+    Event.CANCEL: "a job was cancelled",
+    Event.REVIVE: "a person brought a job back",
+    Event.DISCARD: "a person gave up a dead job",
+    Event.UNDELETE: "a person brought a discarded job back",
+}
+
+# What each event means, in a line.
+EVENTS: Final[Mapping[str, str]] = {
+    **{event.value: meaning for event, meaning in _STEPS.items()},
+    "job.enqueued": "jobs were stored",
+    "job.finished": "an attempt is over; the one line about it that has everything",
+    "job.adopted": "a job that ran on without the daemon was found again",
+    "job.seen": "a person took notice of a final failure",
+    "job.cancel_requested": "a person asked for the end of a running job",
+    "worker.started": "a worker process was started",
+    "worker.ready": "a worker process reported for work",
+    "worker.ended": "a worker process ended as it should",
+    "worker.lost": "a worker process is gone without having been asked to end",
+    "worker.replaced": "a sick or bloated worker was told to end, or was killed",
+    "worker.refused": "something other than a worker of this queue spoke to the worker socket",
+    "worker.failed": "a worker could not be started",
+    "worker.resting": "the host could not start a command; the worker rests",
+    "outcome.recovered": "results that workers left on disk were stored",
+    "daemon.starting": "the daemon begins",
+    "daemon.ready": "the daemon takes requests",
+    "daemon.draining": "the daemon stops; nothing new is started",
+    "daemon.stopped": "the daemon has ended as asked",
+    "daemon.failed": "the daemon cannot go on",
+    "config.loaded": "the configuration was read",
+    "config.set": "a key was overridden",
+    "config.unset": "an override was taken away",
+    "config.rejected": "a changed configuration is not valid; the old one stays in force",
+    "config.hidden": "a value in the configuration file has no effect, because something else hides it",
+    "config.needs_restart": "changed keys wait for the next start",
+    "server.listening": "clients can connect",
+    "client.refused": "a client was turned away",
+    "request.failed": "a request met an error inside the daemon",
+    "store.failed": "the database cannot be used",
+    "store.expired": "what was kept long enough was removed",
+    "library.message": "a library has something to say",
+    "library.warning": "Python or a library warns",
+    "uncaught": "an error that nobody handled",
+}
+
+_TEXT: Final = {"type": "string"}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_NUMBER: Final = {"type": "number"}
+
+# On every line, in this order, before all else.
+CORE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "timestamp": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"},
+    "level": {"enum": ["debug", "info", "warning", "error", "critical"]},
+    "message": _TEXT,
+    "event": {"enum": sorted(EVENTS)},
+    "service": {"const": "queuectld"},
+    "version": _TEXT,
+    "pid": {"type": "integer", "minimum": 1},
+}
+
+# A field has one type wherever it occurs.
+FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "logger": _TEXT,
+    "truncated": {"const": True},
+    "job_id": _TEXT,
+    "queue": _TEXT,
+    "owner": _TEXT,
+    "state": _TEXT,
+    "worker_id": _TEXT,
+    "worker_pid": {"type": "integer", "minimum": 1},
+    "attempt": {"type": "integer", "minimum": 1},
+    "token": _COUNT,
+    "reason": _TEXT,
+    "exit_code": {"type": "integer", "minimum": 0, "maximum": 255},
+    "signal": {"type": "integer", "minimum": 1, "maximum": 64},
+    "duration_ms": _NUMBER,
+    "cpu_ms": _NUMBER,
+    "peak_memory": _COUNT,
+    "output_bytes": _COUNT,
+    "count": _COUNT,
+    "error": _TEXT,
+    "error_type": _TEXT,
+    "error_message": _TEXT,
+    "traceback": _TEXT,
+    "leftovers": {"type": "array", "items": _TEXT},
+    "path": _TEXT,
+    "state_dir": _TEXT,
+    "user": _TEXT,
+    "key": _TEXT,
+    "keys": {"type": "array", "items": _TEXT},
+}
+
+_SCALAR: Final = {"type": ["string", "number", "boolean"]}
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of one line; what is not named in it is flat and never null."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A line of the log of queuectld",
+        "type": "object",
+        "required": list(CORE),
+        "properties": {**CORE, **FIELDS},
+        "additionalProperties": {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR}]},
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=2))  # noqa: T201  (its purpose)

@@ -1,0 +1,100 @@
+"""Verbs over many jobs: step by step, and for a cancel until the last process is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from queuectld.domain.job import State
+from queuectld.errors import WrongStateError
+from queuectld.protocol.messages import Cancel, Changed
+from queuectld.server.desk import Desk
+from queuectld.service import change
+from queuectld.service.change import Act, AnyBulk, Live, Progress
+from queuectld.service.selection import refusal
+from queuectld.store.base import Entry
+
+# Seconds behind the KILL after which a cancel answers, and says what holds it up.
+PATIENCE: Final = 5.0
+
+
+async def change_many(desk: Desk, request: AnyBulk, user: str, settled: Callable[[], None]) -> Changed:
+    """Carry out a verb; each step is durable, and others are served in between."""
+    del settled
+    return (await _steps(desk, request, user)).reply()
+
+
+async def cancel_many(desk: Desk, request: Cancel, user: str, settled: Callable[[], None]) -> Changed:
+    """Cancel jobs, and wait until those that ran are gone unless `no_wait` says not to."""
+    ends = Ends(desk)
+    unsubscribe = desk.hub.subscribe(ends.committed)
+    try:
+        progress = await _steps(desk, request, user)
+        settled()
+        if request.no_wait or request.dry_run:
+            return progress.reply()
+        await ends.of(progress.live, _patience(progress.live, request, desk))
+    finally:
+        unsubscribe()
+    return _cancelled(progress, ends, desk, alone=len(request.select.ids) == 1)
+
+
+async def _steps(desk: Desk, request: AnyBulk, user: str) -> Progress:
+    progress = await desk.ledger.read(partial(change.begin, request=request))
+    while not progress.done:
+        act = Act(user, desk.policy, desk.clock(), desk.luck)
+        known = len(progress.live)
+        progress = await desk.ledger.write(partial(change.step, request=request, so_far=progress, act=act))
+        for live in progress.live[known:]:
+            # Stored before: should the daemon die here, the next one sends this.
+            desk.control.cancel(live.token, kill_after=request.kill_after if isinstance(request, Cancel) else None)
+    return progress
+
+
+def _patience(lives: Sequence[Live], request: Cancel, desk: Desk) -> float:
+    spans = (desk.config.kill_after if live.kill_after is None else live.kill_after for live in lives)
+    return PATIENCE + (max(spans, default=0.0) if request.kill_after is None else request.kill_after)
+
+
+class Ends:
+    """The ends of attempts that were committed since it listens, by token: in which state the job is since."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._news = asyncio.Event()
+        self.states: dict[int, State] = {}
+
+    def committed(self, entries: Sequence[Entry]) -> None:
+        """Listen to the hub."""
+        for entry in entries:
+            if entry.token is not None and entry.state is not None and entry.state is not State.PROCESSING:
+                self.states[entry.token] = entry.state
+                self._news.set()
+
+    async def of(self, lives: Sequence[Live], patience: float) -> None:
+        """Wait for the ends of these attempts, at most so many seconds."""
+        missing = {live.token for live in lives}
+        try:
+            async with asyncio.timeout(patience):
+                while missing := missing - self.states.keys():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return
+
+
+def _cancelled(progress: Progress, ends: Ends, desk: Desk, *, alone: bool) -> Changed:
+    """Put together the answer. A command that ended well before its end came stays completed, and was not cancelled."""
+    escaped = [live for live in progress.live if ends.states.get(live.token) is State.COMPLETED]
+    errors = {live.job: WrongStateError(f"job '{live.job}' completed before it could be cancelled") for live in escaped}
+    if alone and escaped:
+        raise errors[escaped[0].job]
+    held_up = [live for live in progress.live if live.token not in ends.states]
+    reply = progress.reply(
+        pending=tuple(
+            f"{live.job}: {desk.control.held_up_by(live.token) or 'its end is not stored yet'}" for live in held_up
+        )
+    )
+    return change.without(reply, {live.job: refusal(live.place, errors[live.job]) for live in escaped})

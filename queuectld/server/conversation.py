@@ -1,0 +1,271 @@
+"""The requests of one connection: what may begin, what waits, and in which order the answers leave.
+
+Short requests are answered in the order of their coming, though many changes are under way at once, so that they share
+commits. Streams and commands that take long are answered when they are done. Owns no socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Final, Protocol, assert_never
+
+import msgspec
+import structlog
+
+from queuectld.errors import BadRequestError, NoSuchStreamError, QueueCTLError
+from queuectld.protocol.codec import encode
+from queuectld.protocol.messages import Answered, Failed, RequestId, Stopped, Streamed, error_body
+from queuectld.protocol.words import INFLIGHT_LIMIT
+from queuectld.server.desk import Ledger
+from queuectld.server.outlet import Outlet
+from queuectld.server.plan import Change, Now, Plan, Read, Refuse, Stop, Stream, Write
+from queuectld.service.submit import Undone
+
+# One place is kept for the request that stops a stream.
+STREAM_LIMIT: Final = INFLIGHT_LIMIT - 1
+
+log = structlog.get_logger()
+
+
+class Wire(Protocol):
+    """The way to the client."""
+
+    # Set while the client reads as fast as it is written to.
+    room: asyncio.Event
+
+    def send(self, data: bytes) -> None:
+        """Send these lines."""
+
+    def close(self) -> None:
+        """Send what was given to `send`, then end."""
+
+    def moved(self) -> None:
+        """Something was answered: there may be room for another request."""
+
+
+class _Slot:
+    """The place of an answer in the order of the answers."""
+
+    __slots__ = ("close", "line")
+
+    def __init__(self) -> None:
+        self.line: bytes | None = None
+        self.close = False
+
+
+class Conversation:
+    """What is open on one connection."""
+
+    def __init__(self, ledger: Ledger, wire: Wire) -> None:
+        self._ledger = ledger
+        self._wire = wire
+        self._slots: deque[_Slot] = deque()
+        self._streams: dict[RequestId | None, Outlet] = {}
+        # Who waits for the end of a stream.
+        self._stops: dict[RequestId | None, list[RequestId | None]] = {}
+        self._long = 0
+        self._writes = 0
+        self._reading = False
+        self._changing = False
+        self._flushing = False
+        self._over = False
+        self._ending = False
+        self._transient: set[asyncio.Task[None]] = set()
+        self._lasting: set[asyncio.Task[None]] = set()
+
+    @property
+    def open(self) -> int:
+        """Requests that have not been answered to their end."""
+        return len(self._slots) + len(self._streams) + self._long
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is to be begun: too much is open, or the client does not read."""
+        return self.open >= INFLIGHT_LIMIT or not self._wire.room.is_set()
+
+    def may_start(self, plan: Plan) -> bool:
+        """Whether its turn has come."""
+        match plan:
+            case Write() | Change():
+                return not self._changing
+            case Read():
+                return not (self._reading or self._writes or self._changing)
+            case Stream():
+                return not (self._writes or self._changing)
+            case _:
+                return True
+
+    def start(self, request_id: RequestId | None, plan: Plan) -> None:
+        """Carry a plan out, and answer it."""
+        match plan:
+            case Write():
+                self._writes += 1
+                self._ledger.submit(plan.work, partial(self._written, request_id, self._slot()), sheds=plan.sheds)
+            case Now():
+                self._fill(self._slot(), _answer(request_id, plan.reply))
+            case Refuse():
+                self._fill(self._slot(), _answer(request_id, plan.error), close=plan.close)
+            case Read():
+                self._reading = True
+                self._begin(self._read(request_id, self._slot(), plan), self._transient)
+            case Change():
+                self._changing = True
+                self._long += plan.long
+                self._begin(self._change(request_id, None if plan.long else self._slot(), plan), self._lasting)
+            case Stream():
+                self._open_stream(request_id, plan)
+            case Stop():
+                self._stop_stream(request_id, plan)
+            case _:
+                assert_never(plan)
+
+    def finish(self) -> None:
+        """Nothing more will be asked: answer what was, and end streams that only wait for news."""
+        self._ending = True
+        for outlet in self._streams.values():
+            outlet.hang_up()
+
+    def lose(self) -> None:
+        """Nobody listens any more. What changes something goes on."""
+        self._over = True
+        for task in self._transient:
+            task.cancel()
+
+    def flush(self) -> None:
+        """Send the answers whose turn has come."""
+        self._flushing = False
+        ready: list[bytes] = []
+        close = False
+        while self._slots and (line := self._slots[0].line) is not None:
+            ready.append(line)
+            close = close or self._slots.popleft().close
+        if self._over:
+            return
+        if ready:
+            self._wire.send(b"".join(ready))
+        if close:
+            self._wire.close()
+        self._wire.moved()
+
+    # Short requests.
+
+    def _slot(self) -> _Slot:
+        slot = _Slot()
+        self._slots.append(slot)
+        return slot
+
+    def _fill(self, slot: _Slot, line: bytes, *, close: bool = False) -> None:
+        slot.line, slot.close = line, close
+        # A commit answers many at once: they leave together.
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def _written(self, request_id: RequestId | None, slot: _Slot, result: Any) -> None:
+        self._writes -= 1
+        self._fill(slot, _answer(request_id, result))
+
+    async def _read(self, request_id: RequestId | None, slot: _Slot, plan: Read) -> None:
+        result = await _outcome(self._ledger.read(plan.work))
+        self._reading = False
+        self._fill(slot, _answer(request_id, result))
+
+    async def _change(self, request_id: RequestId | None, slot: _Slot | None, plan: Change) -> None:
+        settled = self._gate()
+        result = await _outcome(plan.run(settled))
+        settled()
+        if slot is not None:
+            self._fill(slot, _answer(request_id, result))
+            return
+        self._long -= 1
+        self._send(_answer(request_id, result))
+
+    def _gate(self) -> Callable[[], None]:
+        """Return what lets the next change begin; only the first call counts, since the next may be under way then."""
+        shut = [True]
+
+        def open_gate() -> None:
+            if shut:
+                shut.clear()
+                self._changing = False
+                self._moved()
+
+        return open_gate
+
+    # Streams.
+
+    def _open_stream(self, request_id: RequestId | None, plan: Stream) -> None:
+        complaint = None
+        if request_id in self._streams:
+            complaint = BadRequestError(f"stream {request_id!r} is still open", path="$.id")
+        elif len(self._streams) >= STREAM_LIMIT:
+            complaint = BadRequestError(f"more than {STREAM_LIMIT} streams; stop one first, or open a connection")
+        if complaint is not None:
+            self._fill(self._slot(), _answer(request_id, complaint))
+            return
+        outlet = Outlet(partial(self._emit, request_id))
+        if self._ending:
+            outlet.hang_up()
+        self._streams[request_id] = outlet
+        self._begin(self._stream(request_id, outlet, plan), self._transient)
+
+    def _stop_stream(self, request_id: RequestId | None, plan: Stop) -> None:
+        outlet = self._streams.get(plan.stream)
+        if outlet is None:
+            self._fill(self._slot(), _answer(request_id, NoSuchStreamError(path="$.stream")))
+            return
+        self._long += 1
+        self._stops.setdefault(plan.stream, []).append(request_id)
+        outlet.stop()
+
+    async def _stream(self, request_id: RequestId | None, outlet: Outlet, plan: Stream) -> None:
+        result = await _outcome(plan.run(outlet))
+        del self._streams[request_id]
+        stops = self._stops.pop(request_id, [])
+        self._long -= len(stops)
+        self._send(b"".join([_answer(request_id, result), *(_answer(stop, Stopped()) for stop in stops)]))
+
+    async def _emit(self, request_id: RequestId | None, event: msgspec.Struct) -> None:
+        self._wire.send(encode(Streamed(id=_known(request_id), event=event)))
+        await self._wire.room.wait()
+
+    def _begin(self, work: Coroutine[Any, Any, None], kind: set[asyncio.Task[None]]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        kind.add(task)
+        task.add_done_callback(kind.discard)
+
+    def _send(self, line: bytes) -> None:
+        if not self._over:
+            self._wire.send(line)
+        self._moved()
+
+    def _moved(self) -> None:
+        if not self._over:
+            self._wire.moved()
+
+
+def _known(request_id: RequestId | None) -> RequestId:
+    # Only a line that is no request lacks an id, and no such line gets as far as a reply.
+    return 0 if request_id is None else request_id
+
+
+async def _outcome(work: Awaitable[Any]) -> Any:
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is this request's answer, not the daemon's end)
+        return error
+
+
+def _answer(request_id: RequestId | None, result: Any) -> bytes:
+    """Return the last line of a request: its reply, or its error."""
+    if isinstance(result, msgspec.Struct):
+        return encode(Answered(id=_known(request_id), ok=result))
+    if isinstance(result, Undone):
+        return encode(Answered(id=_known(request_id), ok=result.reply))
+    if not isinstance(result, QueueCTLError):
+        log.error("A request met an error inside the daemon", event_name="request.failed", exc_info=result)
+        result = QueueCTLError()
+    return encode(Failed(id=request_id, error=error_body(result)))

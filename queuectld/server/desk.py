@@ -1,0 +1,92 @@
+"""What requests are answered from: the store, the pool, the configuration, and the facts about this daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+from queuectld.config import Holder, policy
+from queuectld.domain.policy import Policy
+from queuectld.keys import Config
+from queuectld.service.control import Control
+from queuectld.service.hub import Hub
+from queuectld.service.submit import Ahead
+from queuectld.service.views import Lens
+from queuectld.store.base import Reader, Store
+
+T = TypeVar("T")
+
+
+class Ledger(Protocol):
+    """The store, as the loop sees it: work is carried out elsewhere, in order, and answered once it is durable."""
+
+    def submit(self, work: Callable[[Store], T], done: Callable[[T | Exception], None], *, sheds: bool = False) -> None:
+        """Run `work` in a transaction; call `done` on the loop. `sheds`: it may be refused on a full disk."""
+
+    async def write(self, work: Callable[[Store], T], *, sheds: bool = False) -> T:
+        """Run `work` in a transaction; return its result or raise its error."""
+
+    async def read(self, work: Callable[[Reader], T]) -> T:
+        """Run `work` on a read-only connection."""
+
+
+class Facts(NamedTuple):
+    """About this daemon, for `status` and the greeting. ``started_at``: wall clock, seconds."""
+
+    pid: int
+    uid: int
+    user: str
+    started_at: float
+    socket: str
+    state_dir: str
+    store: str
+
+
+@dataclass(eq=False)
+class Desk:
+    """The collaborators of every handler. Belongs to the loop's thread."""
+
+    ledger: Ledger
+    control: Control
+    hub: Hub
+    holder: Holder
+    clock: Callable[[], float]
+    luck: Callable[[], float]
+    facts: Facts
+
+    def __post_init__(self) -> None:
+        self.ahead = Ahead()
+        # Open connections, for `status`.
+        self.connections = 0
+        # Held while overrides are written: each change begins from the one before.
+        self.overriding = asyncio.Lock()
+        self._policy_of: tuple[Config, Policy] | None = None
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.holder.config
+
+    @property
+    def policy(self) -> Policy:
+        """What the configuration says where a job says nothing."""
+        if self._policy_of is None or self._policy_of[0] is not self.config:
+            self._policy_of = (self.config, policy(self.config))
+        return self._policy_of[1]
+
+    @property
+    def output_dir(self) -> Path:
+        """Where the output of attempts lies."""
+        return Path(self.facts.state_dir, "output")
+
+    @property
+    def overrides_file(self) -> Path:
+        """Where `config_set` keeps what it is told."""
+        return Path(self.facts.state_dir, "overrides.json")
+
+    def lens(self) -> Lens:
+        """Return what views of jobs need besides them."""
+        return Lens(self.policy, self.control.limit, self.clock())

@@ -1,0 +1,146 @@
+"""Which request is answered by what: one function a request, none of which parses or prints anything."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final, assert_never
+
+from queuectld.errors import DrainingError
+from queuectld.protocol.messages import (
+    AnyRequest,
+    Cancel,
+    ConfigList,
+    ConfigSet,
+    ConfigUnset,
+    CountJobs,
+    Discard,
+    Done,
+    Enqueue,
+    Events,
+    GetJob,
+    GetStatus,
+    Hello,
+    ListJobs,
+    Logs,
+    Ping,
+    Pong,
+    Retry,
+    Shutdown,
+    SignalJob,
+    Stage,
+    StopStream,
+    Undelete,
+    Wait,
+    Welcomed,
+    WorkerList,
+    WorkerStart,
+    WorkerStop,
+)
+from queuectld.protocol.words import VERSION
+from queuectld.server import settings
+from queuectld.server.await_jobs import await_jobs
+from queuectld.server.bulk import cancel_many, change_many
+from queuectld.server.desk import Desk
+from queuectld.server.follow_logs import follow_logs
+from queuectld.server.plan import Change, Now, Plan, Read, Stop, Stream, Write
+from queuectld.server.signalling import signal_job
+from queuectld.server.tell_events import tell_events
+from queuectld.server.who import Peer
+from queuectld.service import jobs, submit
+from queuectld.service.staging import Staging
+from queuectld.service.status import Basis, report
+from queuectld.service.submit import Terms
+from queuectld.service.views import iso
+
+_STAGED: Final = b'"staged"'
+
+
+def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
+    desk: Desk, peer: Peer, staging: Staging, request: AnyRequest
+) -> Plan:
+    """Decide what a request needs. Raises `QueueCTLError` where that is known to be nothing but a refusal."""
+    if request.changes and desk.control.draining:
+        raise DrainingError
+    user = peer.user
+    match request:
+        case Hello():
+            return Now(Welcomed(user=user))
+        case Ping():
+            return Now(Pong(version=VERSION, pid=desk.facts.pid, time=iso(desk.clock())))
+        case Enqueue():
+            return _enqueue(desk, user, staging, request)
+        case Stage():
+            return Now(staging.put(request))
+        case GetJob():
+            lens, limit = desk.lens(), desk.config.output_limit
+            return Read(
+                partial(jobs.detail, request=request, lens=lens, output_dir=desk.output_dir, output_limit=limit)
+            )
+        case ListJobs():
+            return Read(partial(jobs.listing, request=request, lens=desk.lens()))
+        case CountJobs():
+            return Read(partial(jobs.count, request=request))
+        case Logs():
+            return Stream(partial(follow_logs, desk, request))
+        case Wait():
+            return Stream(lambda outlet: await_jobs(desk, request, outlet, user))
+        case SignalJob():
+            return Change(partial(signal_job, desk, request))
+        case Cancel():
+            return Change(partial(cancel_many, desk, request, user), long=not request.no_wait)
+        case Retry() | Discard() | Undelete():
+            return Change(partial(change_many, desk, request, user))
+        case WorkerList():
+            return Now(settings.list_workers(desk))
+        case WorkerStart():
+            return Change(partial(settings.start_workers, desk, request, user))
+        case WorkerStop():
+            return Change(partial(settings.stop_workers, desk, request, user))
+        case GetStatus():
+            return Write(partial(report, basis=_basis(desk)))
+        case Events():
+            return Stream(partial(tell_events, desk, request))
+        case ConfigList():
+            return Now(settings.list_settings(desk, request))
+        case ConfigSet():
+            return Change(partial(settings.set_key, desk, request, user))
+        case ConfigUnset():
+            return Change(partial(settings.unset_key, desk, request, user))
+        case Shutdown():
+            desk.control.shutdown(request.mode)
+            return Now(Done())
+        case StopStream():
+            return Stop(request.stream)
+        case _:
+            assert_never(request)
+
+
+def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Write:
+    jobs, inputs = request.jobs, {}
+    if request.staged is not None or any(_STAGED in bytes(job) for job in jobs):
+        jobs = (*(staging.jobs(request.staged) if request.staged is not None else ()), *jobs)
+        inputs = staging.inputs()
+        if not request.dry_run:
+            # Taken up, whatever becomes of it.
+            staging.clear()
+    terms = Terms(user, desk.config, desk.policy, desk.control.limit, desk.ahead, desk.clock())
+    return Write(partial(submit.enqueue, request=request, jobs=jobs, inputs=inputs, terms=terms), sheds=True)
+
+
+def _basis(desk: Desk) -> Basis:
+    facts, control = desk.facts, desk.control
+    return Basis(
+        pid=facts.pid,
+        user=facts.user,
+        draining=control.draining,
+        started_at=facts.started_at,
+        socket=facts.socket,
+        state_dir=facts.state_dir,
+        store=facts.store,
+        config_file=desk.holder.loaded.config_file,
+        workers=len(control.workers()),
+        limit=control.limit,
+        problems=tuple(control.problems()),
+        connections=desk.connections,
+        now=desk.clock(),
+    )

@@ -1,0 +1,160 @@
+"""Sockets to listen on: made with the right mode before anybody can connect, and never over a living daemon."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import ipaddress
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from queuectld.errors import BadConfigError, StoreLockedError
+
+BACKLOG: Final = 1024
+
+
+class UnixListener(NamedTuple):
+    """A bound socket, where it is, and which file that is."""
+
+    sock: socket.socket
+    path: str
+    inode: int
+
+    def unlink(self) -> None:
+        """Remove the file, unless another daemon has put its own there."""
+        try:
+            if Path(self.path).lstat().st_ino == self.inode:
+                Path(self.path).unlink()
+        except FileNotFoundError:
+            return
+
+
+def listen_unix(path: str, *, mode: int, group: str | None) -> UnixListener:
+    """Listen on a Unix socket with this mode and group; the path may be longer than a socket's address.
+
+    Replaces what a dead daemon left. Raises `StoreLockedError` if somebody listens there, `BadConfigError` if the
+    path cannot be used.
+    """
+    gid = _group_id(group)
+    try:
+        _make_directory(path, private=gid is None and not mode & 0o077)
+        _refuse_occupied(path)
+        return _listen(path, mode, gid)
+    except OSError as error:
+        raise BadConfigError(f"cannot listen on {path}: {error.strerror or error}", path="socket") from None
+
+
+def _group_id(group: str | None) -> int | None:
+    if group is None:
+        return None
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise BadConfigError(f"there is no group '{group}'", path="socket_group") from None
+
+
+def _make_directory(path: str, *, private: bool) -> None:
+    Path(path).parent.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
+
+
+def _refuse_occupied(path: str) -> None:
+    try:
+        # The file itself by its descriptor: neither the length of its path nor a swap behind our back matters.
+        found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if not stat.S_ISSOCK(os.fstat(found).st_mode):
+            raise BadConfigError(f"{path} exists and is not a socket", path="socket")
+        if _answers(f"/proc/self/fd/{found}"):
+            raise StoreLockedError(f"another daemon listens on {path}")
+    finally:
+        os.close(found)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        code = probe.connect_ex(path)
+    # EAGAIN: so busy that its queue of connections is full, but alive.
+    return code in {0, errno.EAGAIN, errno.EINPROGRESS}
+
+
+def _listen(path: str, mode: int, gid: int | None) -> UnixListener:
+    # Bound under another name and renamed: whoever finds the socket finds it ready, and a stale one is replaced in one
+    # step. The directory goes by its descriptor, because a socket's address holds 107 bytes.
+    directory = os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    name = f".queuectld.{os.getpid()}"
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        # On Linux the mode of the file is that of the unbound socket, less the umask: never wider than this.
+        os.fchmod(sock.fileno(), 0o600)
+        _remove(name, directory)
+        sock.bind(f"/proc/self/fd/{directory}/{name}")
+        if gid is not None:
+            os.chown(name, -1, gid, dir_fd=directory)
+        os.chmod(name, mode, dir_fd=directory)
+        sock.listen(BACKLOG)
+        inode = os.stat(name, dir_fd=directory).st_ino
+        os.rename(name, Path(path).name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        sock.close()
+        _remove(name, directory)
+        raise
+    finally:
+        os.close(directory)
+    return UnixListener(sock, path, inode)
+
+
+def _remove(name: str, directory: int) -> None:
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+
+
+def listen_tcp(address: str) -> socket.socket:
+    """Listen on ``127.0.0.1:PORT`` or ``[::1]:PORT``. Raises `BadConfigError`, also off the loopback: that needs TLS."""
+    host, port = _loopback(address)
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise BadConfigError(f"cannot listen on {address}: {error.strerror}", path="tcp") from None
+    return sock
+
+
+def _loopback(address: str) -> tuple[str, int]:
+    host, sign, port = address.rpartition(":")
+    host = host.strip("[]")
+    host = "127.0.0.1" if host == "localhost" else host
+    try:
+        allowed = bool(sign) and ipaddress.ip_address(host).is_loopback and 0 <= int(port) <= 65535
+    except ValueError:
+        allowed = False
+    if not allowed:
+        raise BadConfigError(
+            f"cannot listen on {address}: without TLS only the loopback, such as 127.0.0.1:7070, will do",
+            path="tcp",
+        )
+    return host, int(port)
+
+
+def read_token(path: str) -> str:
+    """Return the token that clients over TCP have to show. Raises `BadConfigError` unless it is secret and there."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_mode & 0o007:
+                raise BadConfigError(f"{path} can be read by everybody; chmod o= it", path="token_file")
+            token = file.read(4096).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfigError(f"cannot read the token: {error}", path="token_file") from None
+    if len(token) < 16:
+        raise BadConfigError(f"the token in {path} is shorter than 16 characters", path="token_file")
+    return token

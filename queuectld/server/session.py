@@ -1,0 +1,193 @@
+"""One connection: bytes in, requests to their conversation, bytes out; never more in memory than the limits say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import structlog
+
+from queuectld.errors import LineTooLongError, QueueCTLError
+from queuectld.protocol.codec import LineBuffer, TooLong
+from queuectld.protocol.messages import AnyRequest, RequestId, Unreadable, decode_request
+from queuectld.protocol.words import LINE_LIMIT
+from queuectld.server.conversation import Conversation
+from queuectld.server.desk import Ledger
+from queuectld.server.plan import Plan, Refuse
+from queuectld.server.who import STRANGER, Peer
+from queuectld.service.staging import Staging
+
+# Bytes that wait for a client that does not read, before everything for it stops.
+HIGH_WATER: Final = 256 * 1024
+
+log = structlog.get_logger()
+
+
+class Host(Protocol):
+    """What a session needs of the server that it belongs to."""
+
+    ledger: Ledger
+
+    def greeting(self, session: Session) -> bytes:
+        """Return the first line for a connection."""
+
+    def plan(self, session: Session, request: AnyRequest) -> Plan:
+        """Decide what a request needs. Raises `QueueCTLError`."""
+
+    def opened(self, session: Session) -> None:
+        """Count a client."""
+
+    def closed(self, session: Session) -> None:
+        """Count it no more."""
+
+
+class Session(asyncio.Protocol):
+    """A client's connection. `peer` is a stranger until something says who it is."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, host: Host, *, identify: Callable[[Any], Peer] | None, hello_timeout: float) -> None:
+        """`identify` tells from the socket who is there; without it, the client has to, within `hello_timeout`."""
+        self.peer = STRANGER
+        self.authenticates = identify is None
+        self.staging = Staging()
+        self.room = asyncio.Event()
+        self.room.set()
+        self._host = host
+        self._identify = identify
+        self._hello_timeout = hello_timeout
+        self._timer: asyncio.TimerHandle | None = None
+        self._lines = LineBuffer(LINE_LIMIT)
+        self._backlog: deque[bytes | TooLong] = deque()
+        # The request that is next, while it may not begin.
+        self._held: tuple[RequestId | None, Plan] | None = None
+        self._conversation = Conversation(host.ledger, self)
+        self._ended = False
+
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (what a server of streams gets)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER)
+        if self._identify is not None:
+            self.peer = self._identify(transport.get_extra_info("socket"))
+        else:
+            self._timer = asyncio.get_running_loop().call_later(self._hello_timeout, self._no_hello)
+        self._host.opened(self)
+        transport.write(self._host.greeting(self))
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came, and begin what may begin."""
+        self._backlog.extend(self._lines.feed(data))
+        self.moved()
+
+    def eof_received(self) -> bool:
+        """Answer what was asked, end streams that would only wait, then close."""
+        self._ended = True
+        self._conversation.finish()
+        self.moved()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget everything but what was stored."""
+        del exc
+        self._ended = True
+        self._backlog.clear()
+        self._held = None
+        self.staging.clear()
+        self._stop_timer()
+        self.room.set()
+        self._conversation.lose()
+        self._host.closed(self)
+
+    def pause_writing(self) -> None:
+        """Stop producing and taking in: the client does not read."""
+        self.room.clear()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self.room.set()
+        self.moved()
+
+    # What the server and the conversation call.
+
+    def authenticated(self, peer: Peer) -> None:
+        """Know from now on who asks."""
+        self.peer = peer
+        self._stop_timer()
+
+    def send(self, data: bytes) -> None:
+        """Send these lines."""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """End the connection, once what was sent has left."""
+        self._backlog.clear()
+        self._transport.close()
+
+    def finish(self) -> None:
+        """Answer what is answered already, then close."""
+        self._conversation.finish()
+        self._conversation.flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._transport.abort()
+
+    def moved(self) -> None:
+        """Begin what may begin, and read on or not."""
+        while not self._transport.is_closing() and (next_one := self._next()) is not None:
+            if not self._conversation.may_start(next_one[1]):
+                self._held = next_one
+                break
+            self._conversation.start(*next_one)
+        if not self._transport.is_closing():
+            self._regulate()
+
+    def _next(self) -> tuple[RequestId | None, Plan] | None:
+        held, self._held = self._held, None
+        if held is not None:
+            return held
+        while self._backlog and not self._conversation.full:
+            line = self._backlog.popleft()
+            # Empty lines are what people at a terminal send.
+            if isinstance(line, TooLong) or line.strip():
+                return self._take(line)
+        return None
+
+    def _take(self, line: bytes | TooLong) -> tuple[RequestId | None, Plan]:
+        if isinstance(line, TooLong):
+            return None, Refuse(LineTooLongError(f"a line may have {LINE_LIMIT} bytes; this one was skipped"))
+        try:
+            request = decode_request(line)
+        except Unreadable as unreadable:
+            return unreadable.request_id, Refuse(unreadable.error, close=self.peer.uid is None)
+        try:
+            return request.id, self._host.plan(self, request)
+        except QueueCTLError as error:
+            return request.id, Refuse(error, close=self.peer.uid is None)
+        except Exception:
+            log.exception("A request met an error inside the daemon", event_name="request.failed")
+            return request.id, Refuse(QueueCTLError())
+
+    def _regulate(self) -> None:
+        if self._backlog or self._held is not None or self._conversation.full:
+            self._transport.pause_reading()
+        elif not self._ended:
+            self._transport.resume_reading()
+        elif not self._conversation.open:
+            self._transport.close()
+
+    def _no_hello(self) -> None:
+        log.warning("No token came in time", event_name="client.refused")
+        self._transport.abort()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

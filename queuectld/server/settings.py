@@ -1,0 +1,84 @@
+"""Configuration keys, listed and overridden; and the bound of the pool, which is one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from queuectld.config import Loaded
+from queuectld.errors import BadConfigError
+from queuectld.keys import find_key
+from queuectld.protocol.messages import ConfigList, ConfigSet, ConfigUnset, Settings, Workers, WorkerStart, WorkerStop
+from queuectld.server.desk import Desk
+from queuectld.store.base import Entry
+
+log = structlog.get_logger()
+
+
+def list_settings(desk: Desk, request: ConfigList) -> Settings:
+    """Return keys. Raises `NoSuchKeyError`."""
+    return Settings(settings=desk.holder.loaded.settings(request.keys))
+
+
+async def set_key(desk: Desk, request: ConfigSet, user: str, settled: Callable[[], None]) -> Settings:
+    """Override a key. Raises `NoSuchKeyError`, `BadConfigError`."""
+    del settled
+    now = desk.clock()
+    await _take_up(
+        desk, lambda old: old.with_override(request.key, request.value, user, now), "config.set", request.key, user
+    )
+    return Settings(settings=desk.holder.loaded.settings((request.key,)))
+
+
+async def unset_key(desk: Desk, request: ConfigUnset, user: str, settled: Callable[[], None]) -> Settings:
+    """Take an override away. Raises `NoSuchKeyError`."""
+    del settled
+    await _take_up(desk, lambda old: old.without_override(request.key), "config.unset", request.key, user)
+    return Settings(settings=desk.holder.loaded.settings((request.key,)))
+
+
+async def start_workers(desk: Desk, request: WorkerStart, user: str, settled: Callable[[], None]) -> Workers:
+    """Set the bound of the pool and start that many; without a number, what is configured but for `worker_stop`."""
+    del settled
+    if request.count is not None:
+        await _bound(desk, request.count, user)
+    elif desk.config.workers == 0:
+        await _take_up(desk, lambda old: old.without_override("workers"), "config.unset", "workers", user)
+    desk.control.start_workers(desk.control.limit)
+    return list_workers(desk)
+
+
+async def stop_workers(desk: Desk, request: WorkerStop, user: str, settled: Callable[[], None]) -> Workers:
+    """Let no worker run any more; what runs may end, or goes back to its queue."""
+    del settled
+    await _bound(desk, 0, user)
+    if request.now:
+        desk.control.interrupt_all()
+    return list_workers(desk)
+
+
+def list_workers(desk: Desk) -> Workers:
+    """Return the pool."""
+    return Workers(limit=desk.control.limit, workers=tuple(desk.control.workers()))
+
+
+async def _bound(desk: Desk, count: int, user: str) -> None:
+    now = desk.clock()
+    await _take_up(desk, lambda old: old.with_override("workers", count, user, now), "config.set", "workers", user)
+
+
+async def _take_up(desk: Desk, change: Callable[[Loaded], Loaded], event: str, key: str, user: str) -> None:
+    """Store an override, and live by it; what could not be stored is not taken up."""
+    async with desk.overriding:
+        loaded = change(desk.holder.loaded)
+        try:
+            await asyncio.to_thread(loaded.write_overrides, desk.overrides_file)
+        except OSError as error:
+            raise BadConfigError(f"cannot store the override: {error.strerror or error}", path=key) from None
+        desk.holder.replace(loaded)
+    desk.control.reconfigure()
+    log.info("A configuration key was changed", event_name=event, key=find_key(key).name, user=user)
+    entry = Entry(at=desk.clock(), event=event, by=user)
+    await desk.ledger.write(lambda store: store.write_entry(entry))

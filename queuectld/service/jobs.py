@@ -1,0 +1,95 @@
+"""Answers about jobs: one, a page of them, how many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from queuectld.domain.job import VISIBLE, Job, State
+from queuectld.errors import BadRequestError, QueueCTLError
+from queuectld.protocol.messages import Count, CountJobs, GetJob, JobDetail, Jobs, ListJobs, Selector
+from queuectld.service import selection
+from queuectld.service.environment import unpack_environment
+from queuectld.service.logs import tail
+from queuectld.service.views import Lens, attempt_view, job_view, spec_view
+from queuectld.store.base import Query, Reader
+
+# Jobs that a count without a shortcut reads at a time.
+_PAGE = 1000
+
+
+def named(reader: Reader, text: str) -> Job:
+    """Return the job of a request that names one. Raises `NoSuchJobError` or `AmbiguousIdError` with the path."""
+    try:
+        return reader.resolve(text)
+    except QueueCTLError as error:
+        raise type(error)(error.message, path="$.job") from None
+
+
+def detail(reader: Reader, request: GetJob, lens: Lens, output_dir: Path, output_limit: int) -> JobDetail:
+    """Return everything about one job; of its environment the names only, unless the values are asked for."""
+    job = named(reader, request.job)
+    return JobDetail(
+        job=job_view(job, lens),
+        spec=spec_view(job, with_env=request.with_env),
+        history=tuple(map(attempt_view, reader.attempts_of(job.seq))),
+        env=_environment(reader, job, with_values=request.with_env),
+        output_tail=tail(reader, job, request.tail, output_dir, output_limit),
+    )
+
+
+def _environment(reader: Reader, job: Job, *, with_values: bool) -> dict[str, str | None]:
+    if job.environment is None:
+        return {}
+    env = unpack_environment(reader.blob(job.environment))
+    return dict(env) if with_values else dict.fromkeys(env)
+
+
+def listing(reader: Reader, request: ListJobs, lens: Lens) -> Jobs:
+    """Return a page of the jobs that match."""
+    page = reader.find(
+        selection.query(reader, request.select),
+        after=_cursor(request.after),
+        limit=request.limit,
+        reverse=request.reverse,
+    )
+    return Jobs(
+        jobs=tuple(job_view(job, lens) for job in page.jobs),
+        next=None if page.after is None else str(page.after),
+    )
+
+
+def _cursor(text: str | None) -> int | None:
+    if text is None:
+        return None
+    # As `next` gave it; the store's numbers are far below 2**63.
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise BadRequestError("`after` takes what `next` of the page before said", path="$.after")
+    return int(text)
+
+
+def count(reader: Reader, request: CountJobs) -> Count:
+    """Return how many jobs match; from the kept figures where only queues and states matter."""
+    select = request.select
+    if select == Selector(queue=select.queue, state=select.state):
+        return _kept(reader, selection.conditions(select))
+    states: dict[str, int] = {}
+    query = selection.query(reader, select)
+    after: int | None = None
+    while True:
+        page = reader.find(query, after=after, limit=_PAGE)
+        for job in page.jobs:
+            states[job.state.value] = states.get(job.state.value, 0) + 1
+        if page.after is None:
+            return Count(total=sum(states.values()), states=states)
+        after = page.after
+
+
+def _kept(reader: Reader, query: Query) -> Count:
+    wanted = query.states or VISIBLE
+    states: dict[str, int] = {}
+    for queue, figures in reader.counts().items():
+        if not query.queues or queue in query.queues:
+            for state, number in figures.items():
+                if state in wanted and state is not State.DELETED:
+                    states[state.value] = states.get(state.value, 0) + number
+    return Count(total=sum(states.values()), states=states)

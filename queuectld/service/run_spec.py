@@ -1,0 +1,89 @@
+"""What a worker is told to run: the job's wishes, completed by the configuration and the account."""
+
+from __future__ import annotations
+
+import pwd
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from queuectld.config import Config
+from queuectld.domain.job import Job
+from queuectld.protocol.worker_messages import RunSpec
+from queuectld.service.attempts import Claimed
+
+# What an account's own environment takes over from the daemon's.
+_KEPT = ("LANG", "LANGUAGE", "TZ", "PATH")
+_USUAL_UMASK = 0o022
+_USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Account(NamedTuple):
+    """Whose rights jobs run with, and the environment and directory that it begins with."""
+
+    name: str
+    home: str
+    environment: Mapping[str, str]
+
+
+def account(uid: int, environ: Mapping[str, str]) -> Account:
+    """Look up a user; one without an entry still gets what it takes to run."""
+    try:
+        entry = pwd.getpwuid(uid)
+        name, home, shell = entry.pw_name, entry.pw_dir, entry.pw_shell
+    except KeyError:
+        name, home, shell = str(uid), "/", "/bin/sh"
+    kept = {key: environ[key] for key in environ if key in _KEPT or key.startswith("LC_")}
+    own = {"PATH": _USUAL_PATH, "HOME": home, "USER": name, "LOGNAME": name, "SHELL": shell or "/bin/sh"}
+    return Account(name, home, own | kept)
+
+
+class InputFiles(NamedTuple):
+    """Where the blobs of an attempt were written, for its worker to open."""
+
+    stdin: str | None = None
+    script: str | None = None
+
+
+def run_spec(
+    claimed: Claimed, *, config: Config, account: Account, store: str, output: str, files: InputFiles
+) -> RunSpec:
+    """Put together the command of a claimed job; `output` is the base of its output files."""
+    job, attempt = claimed.job, claimed.attempt
+    spec = job.spec
+    added = {
+        "QUEUECTL_JOB_ID": job.id,
+        "QUEUECTL_ATTEMPT": str(attempt.number),
+        "QUEUECTL_ATTEMPT_TOKEN": f"{store}/{attempt.token}",
+        "QUEUECTL_QUEUE": job.queue,
+        "QUEUECTL_WORKER": attempt.worker,
+    }
+    base = claimed.environment if claimed.environment is not None else msgspec.json.encode(account.environment)
+    # Python programs are the ones whose output would otherwise arrive in blocks; whoever sets it himself is obeyed.
+    unbuffered = {} if b'"PYTHONUNBUFFERED"' in base else {"PYTHONUNBUFFERED": "1"}
+    limit = spec.limits.output
+    return RunSpec(
+        job=job.id,
+        argv=command_line(job, config.shell, files.script),
+        cwd=spec.cwd or account.home,
+        env=msgspec.Raw(base),
+        extra_env=unbuffered | spec.env | added,
+        # The daemon keeps its own files to itself; what commands make is made as a login shell would.
+        umask=_USUAL_UMASK if spec.umask is None else spec.umask,
+        nice=spec.nice,
+        stdin=files.stdin,
+        output=output,
+        output_limit=config.output_limit if limit is None else limit,
+        timeout=config.timeout if spec.timeout is None else spec.timeout,
+        kill_after=config.kill_after if spec.kill_after is None else spec.kill_after,
+    )
+
+
+def command_line(job: Job, shell: str, script: str | None) -> tuple[str, ...]:
+    """Return the words to execute."""
+    if job.spec.argv is not None:
+        return job.spec.argv
+    if script is not None:
+        return (job.spec.shell or shell, script)
+    return (job.spec.shell or shell, "-c", job.spec.command or "")

@@ -1,0 +1,66 @@
+"""What a connection has put down for an enqueue that does not fit into one line. Bounded; gone with the connection."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from queuectld.domain.spec import INPUT_LIMIT
+from queuectld.errors import BadRequestError
+from queuectld.protocol.messages import Stage, Staged
+
+# Bytes of jobs of one connection, all keys together: some 300,000 small ones.
+JOBS_LIMIT: Final = 64 * 1024 * 1024
+# Every piece costs a little of its own, however short it is.
+_PIECE: Final = 64
+
+
+class Staging:
+    """Pieces of jobs and of inputs, each under a key."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, list[msgspec.Raw]] = {}
+        self._inputs: dict[str, bytearray] = {}
+        self._job_bytes = 0
+        self._input_bytes = 0
+
+    def put(self, piece: Stage) -> Staged:
+        """Add a piece. Raises `BadRequestError` where it would be too much."""
+        if piece.data is not None and piece.b64 is not None:
+            raise BadRequestError("`data` and `b64` exclude each other", path="$.b64")
+        data = piece.b64 if piece.b64 is not None else (piece.data or "").encode()
+        size = sum(len(memoryview(job)) + _PIECE for job in piece.jobs)
+        if self._job_bytes + size > JOBS_LIMIT:
+            raise BadRequestError(f"more than {JOBS_LIMIT >> 20} MiB of jobs are staged", path="$.jobs")
+        if self._input_bytes + len(data) + _PIECE > INPUT_LIMIT + _PIECE * 1024:
+            raise BadRequestError(f"more than {INPUT_LIMIT >> 20} MiB of input are staged", path="$.data")
+        if piece.jobs:
+            # A copy of its own: a view would keep the whole line alive.
+            self._jobs.setdefault(piece.key, []).extend(job.copy() for job in piece.jobs)
+            self._job_bytes += size
+        if piece.data is not None or piece.b64 is not None:
+            self._inputs.setdefault(piece.key, bytearray()).extend(data)
+            self._input_bytes += len(data) + _PIECE
+        return self._lying_under(piece.key)
+
+    def _lying_under(self, key: str) -> Staged:
+        jobs = self._jobs.get(key, [])
+        return Staged(jobs=len(jobs), bytes=sum(len(memoryview(job)) for job in jobs) + len(self._inputs.get(key, b"")))
+
+    def jobs(self, key: str) -> tuple[msgspec.Raw, ...]:
+        """Return the jobs under a key. Raises `BadRequestError` if there are none."""
+        try:
+            return tuple(self._jobs[key])
+        except KeyError:
+            raise BadRequestError(f"no jobs are staged under {key!r}", path="$.staged") from None
+
+    def inputs(self) -> dict[str, bytes]:
+        """Return the inputs by key, as they are now."""
+        return {key: bytes(data) for key, data in self._inputs.items()}
+
+    def clear(self) -> None:
+        """Forget everything: an enqueue has taken it up, or the connection is gone."""
+        self._jobs.clear()
+        self._inputs.clear()
+        self._job_bytes = self._input_bytes = 0

@@ -1,0 +1,59 @@
+"""How the daemon is, with figures that cost a few rows however many jobs there are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from queuectld.domain.job import VISIBLE
+from queuectld.protocol.messages import QueueView, Status
+from queuectld.protocol.words import VERSION
+from queuectld.service.views import iso
+from queuectld.store.base import Store
+
+
+class Basis(NamedTuple):
+    """What the running daemon knows of itself. Times are wall clock, in seconds."""
+
+    pid: int
+    user: str
+    draining: bool
+    started_at: float
+    socket: str
+    state_dir: str
+    store: str
+    config_file: str | None
+    workers: int
+    limit: int
+    problems: tuple[str, ...]
+    connections: int
+    now: float
+
+
+def report(store: Store, basis: Basis) -> Status:
+    """Put together what the daemon knows and what the store holds."""
+    counts = store.counts()
+    queues = tuple(
+        QueueView(name=name, states={state.value: counts.get(name, {}).get(state, 0) for state in VISIBLE})
+        for name in sorted({*store.queues(), *counts})
+    )
+    next_due, oldest = store.next_due(), store.oldest_startable()
+    return Status(
+        version=VERSION,
+        pid=basis.pid,
+        user=basis.user,
+        phase="draining" if basis.draining else "running",
+        started_at=iso(basis.started_at),
+        uptime=round(max(0.0, basis.now - basis.started_at), 3),
+        socket=basis.socket,
+        state_dir=basis.state_dir,
+        store=basis.store,
+        config_file=basis.config_file,
+        workers=basis.workers,
+        limit=basis.limit,
+        states={state.value: sum(queue.states[state.value] for queue in queues) for state in VISIBLE},
+        queues=queues,
+        next_due=None if next_due is None else iso(next_due),
+        oldest_waiting=None if oldest is None else round(max(0.0, basis.now - oldest.due), 3),
+        problems=basis.problems,
+        connections=basis.connections,
+    )

@@ -1,0 +1,251 @@
+"""Stores new jobs: reads each by itself, completes it with what its submitter brought along, and adds them all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from queuectld.domain.job import Job, State
+from queuectld.domain.policy import Policy, rank
+from queuectld.domain.spec import INPUT_LIMIT, Blob, JobSpec, decode_spec, instant
+from queuectld.errors import BadRequestError, DuplicateIdError, NoSuchQueueError, QueueCTLError
+from queuectld.keys import Config
+from queuectld.protocol.messages import Added, Enqueue, Enqueued, Refused, Submission
+from queuectld.service.environment import captured, pack_environment
+from queuectld.service.selection import refusal
+from queuectld.service.views import iso
+from queuectld.store.base import Store
+
+# More waiting jobs than this in front of a new one are worth a word.
+MANY_AHEAD: Final = 1000
+# The count behind that word may be so old, in seconds: counting for each of 20,000 requests a second would be felt.
+_COUNT_AGE: Final = 1.0
+
+_reply: Final = msgspec.json.Decoder(Enqueued)
+
+
+class Undone(QueueCTLError):  # noqa: N818  (it carries a good answer; it is raised so that the transaction ends)
+    """Nothing of the request was stored; the reply says what would have become of it."""
+
+    def __init__(self, reply: Enqueued) -> None:
+        super().__init__()
+        self.reply = reply
+
+
+class Ahead:
+    """How many jobs wait in each queue, as far as it matters for a warning."""
+
+    def __init__(self) -> None:
+        self._counted_at = float("-inf")
+        self._waiting: dict[str, int] = {}
+
+    def of(self, store: Store, queue: str, now: float) -> int:
+        """Return the number of waiting jobs, at most a second old."""
+        if not 0 <= now - self._counted_at < _COUNT_AGE:
+            self._waiting = {name: states.get(State.PENDING, 0) for name, states in store.counts().items()}
+            self._counted_at = now
+        return self._waiting.get(queue, 0)
+
+
+class Terms(NamedTuple):
+    """Under which a job is taken: who asks, what is configured, how many workers there may be, and the time."""
+
+    owner: str
+    config: Config
+    policy: Policy
+    limit: int
+    ahead: Ahead
+    now: float
+
+
+def enqueue(
+    store: Store, request: Enqueue, jobs: Sequence[msgspec.Raw], inputs: Mapping[str, bytes], terms: Terms
+) -> Enqueued:
+    """Store `jobs`, those of the request behind those staged for it; `inputs` are what was staged for stdin and script.
+
+    A lone job that is refused raises its error. Raises `Undone` where nothing may stay: a dry run, or `atomic` with one
+    refused; the transaction then has to be rolled back.
+    """
+    if not jobs:
+        raise BadRequestError("no jobs", path="$.jobs")
+    key = None if request.request is None or request.dry_run else f"{terms.owner}/{request.request}"
+    if key is not None and (known := store.recall(key)) is not None:
+        return _again(known)
+    reply = _store(store, request, jobs, inputs, terms)
+    if request.dry_run or (request.atomic and reply.refused):
+        raise Undone(reply if request.dry_run and not (request.atomic and reply.refused) else _none_of(reply))
+    if key is not None:
+        store.remember(key, msgspec.json.encode(reply), now=terms.now)
+    return reply
+
+
+def _again(known: bytes) -> Enqueued:
+    first = _reply.decode(known)
+    return replace(first, jobs=tuple(replace(added, created=False) for added in first.jobs), warnings=())
+
+
+def _none_of(reply: Enqueued) -> Enqueued:
+    return replace(reply, jobs=(), warnings=())
+
+
+def _store(
+    store: Store, request: Enqueue, jobs: Sequence[msgspec.Raw], inputs: Mapping[str, bytes], terms: Terms
+) -> Enqueued:
+    intake = Intake(store, request.submission, inputs, terms)
+    drafts: list[Job] = []
+    places: list[int] = []
+    refused: list[Refused] = []
+    for index, raw in enumerate(jobs):
+        try:
+            drafts.append(intake.draft(raw))
+            places.append(index)
+        except QueueCTLError as error:
+            refused.append(refusal(index, _placed(error, index)))
+            if len(jobs) == 1:
+                raise _placed(error, index) from None
+    added: list[Added] = []
+    named = [draft.id for draft in drafts]
+    for index, name, result in zip(places, named, store.add(drafts, by=terms.owner), strict=True):
+        if isinstance(result, Job):
+            added.append(_added(result, name, request, terms))
+            continue
+        refusing = _refused_by_store(result, index)
+        if len(jobs) == 1:
+            raise refusing
+        refused.append(refusal(index, refusing))
+    refused.sort(key=lambda one: one.index)
+    return Enqueued(jobs=tuple(added), refused=tuple(refused), warnings=_warnings(store, drafts, terms))
+
+
+def _added(job: Job, name: str, request: Enqueue, terms: Terms) -> Added:
+    # The id that a dry run would generate may be another job's in the end.
+    return Added(
+        id=name if request.dry_run else job.id,
+        state=job.state.value,
+        created=not request.dry_run,
+        run_at=iso(job.due) if job.due > terms.now else None,
+    )
+
+
+def _placed(error: QueueCTLError, index: int) -> QueueCTLError:
+    """Return the error with a path that begins at the request instead of at its job."""
+    path = (error.path or "$").removeprefix("$")
+    return type(error)(error.message, path=f"$.jobs[{index}]{path}")
+
+
+def _refused_by_store(error: Exception, index: int) -> QueueCTLError:
+    match error:
+        case NoSuchQueueError():
+            return _placed(NoSuchQueueError(error.message, path="$.queue"), index)
+        case DuplicateIdError():
+            return _placed(DuplicateIdError(error.message, path="$.id"), index)
+        case QueueCTLError():
+            return _placed(error, index)
+        case _:
+            raise error
+
+
+def unknown_queue(name: str, known: Sequence[str]) -> NoSuchQueueError:
+    """Return the error for a queue that nobody declared, with the nearest that there is."""
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean '{near[0]}'?" if near else f"; there are: {', '.join(known[:10])}"
+    return NoSuchQueueError(f"there is no queue '{name}'{hint}", path="$.queue")
+
+
+def _warnings(store: Store, drafts: Sequence[Job], terms: Terms) -> tuple[str, ...]:
+    if not drafts:
+        return ()
+    warnings = [] if terms.limit else ["no workers: nothing runs until `queuectl worker start`"]
+    queues = dict.fromkeys(draft.queue for draft in drafts)
+    ahead = {queue: terms.ahead.of(store, queue, terms.now) for queue in queues}
+    many = (f"{n:,} jobs were waiting in queue '{queue}' before" for queue, n in ahead.items() if n > MANY_AHEAD)
+    return (*warnings, *many)
+
+
+class Intake:
+    """Makes drafts of jobs, and interns what they share once."""
+
+    def __init__(self, store: Store, submission: Submission, inputs: Mapping[str, bytes], terms: Terms) -> None:
+        self._store = store
+        self._submission = submission
+        self._inputs = inputs
+        self._terms = terms
+        self._environment: str | None = None
+        self._queues: set[str] = {"default"}
+        self._known: Sequence[str] = ()
+
+    def draft(self, raw: msgspec.Raw) -> Job:
+        """Read one job and return it as it will be stored. Raises what is wrong with it, with paths from its root."""
+        spec = decode_spec(raw)
+        self._check(spec)
+        now = self._terms.now
+        due = self._due(spec, now)
+        return Job(
+            seq=0,
+            id=spec.id or "",
+            environment=self._captured(spec),
+            stdin=self._intern("stdin", spec.stdin),
+            script=self._intern("script", spec.script),
+            spec=self._stored(spec),
+            owner=self._terms.owner,
+            created_at=now,
+            updated_at=now,
+            due=due,
+            rank=rank(due, spec.priority, self._terms.policy.priority_step),
+        )
+
+    def _check(self, spec: JobSpec) -> None:
+        if spec.priority > self._terms.config.max_priority:
+            raise BadRequestError(
+                f"`priority` may be at most {self._terms.config.max_priority} here", path="$.priority"
+            )
+        if spec.queue not in self._queues:
+            self._admit_queue(spec.queue)
+
+    def _admit_queue(self, name: str) -> None:
+        self._known = self._known or tuple(self._store.queues())
+        if name not in self._known:
+            if self._terms.config.queues != "open":
+                raise unknown_queue(name, self._known)
+            self._store.declare_queue(name)
+        self._queues.add(name)
+
+    def _due(self, spec: JobSpec, now: float) -> float:
+        if spec.run_at is not None:
+            return instant(spec.run_at)
+        return now if spec.delay is None else now + spec.delay
+
+    def _captured(self, spec: JobSpec) -> str | None:
+        if self._submission.env is None or spec.env_mode == "clean":
+            return None
+        if spec.env_mode is None and not self._terms.config.capture_env:
+            return None
+        if self._environment is None:
+            self._environment = self._store.intern(pack_environment(captured(self._submission.env)))
+        return self._environment
+
+    def _intern(self, field: str, given: str | Blob | None) -> str | None:
+        return None if given is None else self._store.intern(self._bytes(field, given))
+
+    def _bytes(self, field: str, given: str | Blob) -> bytes:
+        data = given.encode() if isinstance(given, str) else given.b64
+        if data is None and isinstance(given, Blob):
+            data = self._inputs.get(given.staged or "")
+            if data is None:
+                raise BadRequestError(f"nothing is staged under {given.staged!r}", path=f"$.{field}.staged")
+        if data is None or len(data) > INPUT_LIMIT:
+            raise BadRequestError(f"`{field}` is larger than {INPUT_LIMIT >> 20} MiB", path=f"$.{field}")
+        return data
+
+    def _stored(self, spec: JobSpec) -> JobSpec:
+        # What is stored elsewhere goes; what the job does not say itself, its submission says.
+        changes: dict[str, Any] = {name: None for name in ("id", "stdin", "script") if getattr(spec, name) is not None}
+        if spec.cwd is None and self._submission.cwd is not None:
+            changes["cwd"] = self._submission.cwd
+        if spec.umask is None and self._submission.umask is not None:
+            changes["umask"] = self._submission.umask
+        return replace(spec, **changes) if changes else spec

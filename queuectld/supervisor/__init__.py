@@ -1,0 +1,1 @@
+"""The pool of workers: given work, watched, replaced, and ended."""

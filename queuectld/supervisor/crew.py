@@ -1,0 +1,306 @@
+"""The worker processes: started, recognised when they connect, watched by the kernel until they are gone.
+
+Knows no jobs and decides nothing; what happens is told to its `Watcher`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from queuectld.domain.job import Job
+from queuectld.protocol.codec import LineBuffer, TooLong, encode
+from queuectld.protocol.worker_messages import LINE_LIMIT, FromWorker, Hello, ToWorker, decode_from_worker
+from queuectld.supervisor.link import Link
+from queuectld.supervisor.plan import Vitals
+from queuectld.supervisor.rescue import Household
+from queuectld.worker import procfs
+
+log = structlog.get_logger()
+
+SOCKET_NAME: Final = "worker.sock"
+_PEER: Final = struct.Struct("3i")
+# Signals that a daemon under a service manager or a shell may have had blocked or ignored, and that must not be
+# inherited that way by workers and their commands.
+_DEFAULT_SIGNALS: Final = (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """One worker process, and what the daemon knows of it. Monotonic times unless they say otherwise."""
+
+    name: str
+    pid: int
+    start: int
+    link: Link
+    # Wall clock.
+    started_at: float
+    # When it came into its phase.
+    since: float
+    heard_at: float
+    pidfd: int = -1
+    connection: WorkerConnection | None = None
+    job: Job | None = None
+    attempt: int | None = None
+    jobs_done: int = 0
+    vitals: Vitals | None = None
+    created: float | None = None
+    # The host would not start its last command: no work before this.
+    rest_until: float = 0.0
+    rest: float = 0.0
+    adoption: asyncio.TimerHandle | None = None
+    # The leader of its command's session, and that process's start time; and whether the store knows it.
+    started: tuple[int, int] | None = None
+    start_noted: bool = False
+    followers: dict[int, Callable[[], None]] = field(default_factory=dict)
+
+
+class Watcher(Protocol):
+    """Who is told."""
+
+    def on_hello(self, worker: Worker, hello: Hello) -> None:
+        """A worker connected, for the first time or again."""
+
+    def on_message(self, worker: Worker, message: FromWorker) -> None:
+        """A worker said something."""
+
+    def on_disconnect(self, worker: Worker) -> None:
+        """Its connection has been read to the end."""
+
+    def on_death(self, worker: Worker) -> None:
+        """Its process is gone; its connection may hold more to read."""
+
+
+class WorkerConnection(asyncio.Protocol):
+    """A connection on the worker socket; a stranger until its `hello` was believed."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._lines = LineBuffer(LINE_LIMIT)
+        self._transport: asyncio.Transport | None = None
+        self.worker: Worker | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (asyncio's signature is wider than its promise)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what was said; who talks nonsense is cut off, which for a worker is no death."""
+        for line in self._lines.feed(data):
+            try:
+                if isinstance(line, TooLong):
+                    raise msgspec.DecodeError("a line over the limit")
+                self._take(decode_from_worker(line))
+            except msgspec.MsgspecError as error:
+                name = self.worker.name if self.worker else None
+                log.warning("Worker channel broken", event_name="worker.refused", worker_id=name, error=str(error))
+                self.close()
+                return
+
+    def _take(self, message: FromWorker) -> None:
+        if isinstance(message, Hello):
+            self.worker = self._crew.recognise(self, message)
+            if self.worker is None:
+                self.close()
+        elif self.worker is not None:
+            self._crew.watcher.on_message(self.worker, message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Everything that it said has been read."""
+        del exc
+        worker = self.worker
+        if worker is not None and worker.connection is self:
+            worker.connection = None
+            self._crew.watcher.on_disconnect(worker)
+
+    def send(self, message: ToWorker) -> None:
+        """Say something. A broken connection swallows it, and is noticed by itself."""
+        if self._transport is not None:
+            self._transport.write(encode(message))
+
+    def peer(self) -> tuple[int, int]:
+        """Return the process and user at the other end, as the kernel vouches for them."""
+        connection = self._transport.get_extra_info("socket") if self._transport else None
+        if connection is None:
+            return -1, -1
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        pid, uid, _ = _PEER.unpack(raw)
+        return pid, uid
+
+    def close(self) -> None:
+        """Hang up, after what was sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+
+class Crew:
+    """All worker processes of this daemon, its own and those that it took over."""
+
+    def __init__(self, state_dir: Path, store: str, watcher: Watcher, *, clock: Callable[[], float]) -> None:
+        """`clock` is the wall clock."""
+        self.watcher = watcher
+        self.household = Household()
+        self._state_dir = state_dir
+        self._store = store
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._workers: dict[int, Worker] = {}
+        self._server: asyncio.Server | None = None
+
+    def __iter__(self) -> Iterator[Worker]:
+        """Iterate over the workers that there are at this moment."""
+        return iter(tuple(self._workers.values()))
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def named(self, name: str) -> Worker | None:
+        """Return a worker by its name."""
+        return next((worker for worker in self._workers.values() if worker.name == name), None)
+
+    def with_token(self, token: int) -> Worker | None:
+        """Return the worker that an attempt belongs to."""
+        return next((worker for worker in self._workers.values() if worker.link.token == token), None)
+
+    def say(self, worker: Worker, message: ToWorker) -> None:
+        """Say something to a worker; if it is out of touch, it is told again what matters when it comes back."""
+        if worker.connection is not None:
+            worker.connection.send(message)
+
+    def disconnect(self, worker: Worker) -> None:
+        """Hang up on a worker, and wait for nothing but its end."""
+        if worker.connection is not None:
+            worker.connection.worker = None
+            worker.connection.close()
+            worker.connection = None
+
+    def unwatch(self, worker: Worker) -> None:
+        """Take a worker for dead: its number may be somebody else's."""
+        self._close_pidfd(worker)
+        self.household.known.discard(worker.pid)
+
+    async def listen(self) -> None:
+        """Open the worker socket. Workers of an earlier daemon come back by themselves."""
+        listener = procfs.bind_unix(str(self._state_dir), SOCKET_NAME)
+        listener.setblocking(False)
+        self._server = await self._loop.create_unix_server(lambda: WorkerConnection(self), sock=listener)
+
+    def close(self) -> None:
+        """Take no more workers, and let go of those that there are: they live on."""
+        if self._server is not None:
+            self._server.close()
+        for worker in self:
+            self.disconnect(worker)
+            self.forget(worker)
+
+    def spawn(self, orphan_timeout: float, environ: Mapping[str, str]) -> Worker | None:
+        """Start a worker; None if the host cannot start one now."""
+        name = self._free_name()
+        argv = [
+            *(sys.executable, "-P", "-m", "queuectld.worker", "--state", str(self._state_dir), "--store", self._store),
+            *("--name", name, "--orphan-timeout", str(orphan_timeout)),
+        ]
+        with self.household.lock:
+            try:
+                pid = self._spawn(argv, environ)
+            except OSError as error:
+                log.error("Cannot start a worker", event_name="worker.failed", worker_id=name, error=str(error))  # noqa: TRY400  (the errno tells all)
+                return None
+            self.household.known.add(pid)
+        worker = self.register(name, pid, procfs.start_time(pid) or 0, Link(self._store))
+        log.info("Worker started", event_name="worker.started", worker_id=name, worker_pid=pid)
+        return worker
+
+    def _spawn(self, argv: list[str], environ: Mapping[str, str]) -> int:
+        errors = os.open(self._state_dir / "workers.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return os.posix_spawn(
+                sys.executable,
+                argv,
+                environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, nothing, 0),
+                    (os.POSIX_SPAWN_DUP2, nothing, 1),
+                    (os.POSIX_SPAWN_DUP2, errors, 2),
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=_DEFAULT_SIGNALS,
+            )
+        finally:
+            os.close(errors)
+            os.close(nothing)
+
+    def _free_name(self) -> str:
+        taken = {worker.name for worker in self._workers.values()}
+        return next(name for number in range(1, len(taken) + 2) if (name := f"w{number}") not in taken)
+
+    def register(self, name: str, pid: int, start: int, link: Link) -> Worker:
+        """Watch over a process that lives, or did a moment ago."""
+        now = self._loop.time()
+        worker = Worker(name, pid, start, link, started_at=self._clock(), since=now, heard_at=now)
+        self._workers[pid] = worker
+        self.household.known.add(pid)
+        try:
+            worker.pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._loop.call_soon(self._dead, worker)
+        else:
+            self._loop.add_reader(worker.pidfd, self._dead, worker)
+        return worker
+
+    def _dead(self, worker: Worker) -> None:
+        self.unwatch(worker)
+        self.watcher.on_death(worker)
+
+    def recognise(self, connection: WorkerConnection, hello: Hello) -> Worker | None:
+        """Return who is at the other end, if it is who it says."""
+        pid, uid = connection.peer()
+        if uid != os.geteuid() or pid != hello.pid or procfs.start_time(pid) != hello.pid_start:
+            log.warning("Stranger on the worker socket", event_name="worker.refused", peer_pid=pid, peer_uid=uid)
+            return None
+        worker = self._workers.get(pid)
+        if worker is not None and worker.start not in {hello.pid_start, 0}:
+            return None
+        if worker is None:
+            name = hello.name if self.named(hello.name) is None else self._free_name()
+            worker = self.register(name, pid, hello.pid_start, Link(self._store))
+        worker.start = hello.pid_start
+        # An earlier connection is over, even if we did not notice yet: it was read to its end before this one was made.
+        self.disconnect(worker)
+        worker.connection = connection
+        self.watcher.on_hello(worker, hello)
+        return worker
+
+    def kill(self, worker: Worker) -> None:
+        """End a worker's process at once; its death is noticed as any other."""
+        with contextlib.suppress(PermissionError):
+            procfs.signal_process(worker.pid, worker.start, signal.SIGKILL)
+
+    def forget(self, worker: Worker) -> None:
+        """Stop watching; the process may live on."""
+        self._close_pidfd(worker)
+        if worker.adoption is not None:
+            worker.adoption.cancel()
+        if self._workers.get(worker.pid) is worker:
+            del self._workers[worker.pid]
+
+    def _close_pidfd(self, worker: Worker) -> None:
+        if worker.pidfd >= 0:
+            self._loop.remove_reader(worker.pidfd)
+            os.close(worker.pidfd)
+            worker.pidfd = -1

@@ -1,0 +1,247 @@
+"""Gives out work: asks the store for jobs when there may be some and a worker is free, and hands them over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from queuectld.config import Holder, worker_limit
+from queuectld.domain.attempt import Outcome, Reason
+from queuectld.host.alarm import Alarm
+from queuectld.host.state_dir import StateDir
+from queuectld.protocol.output import base_name
+from queuectld.protocol.worker_messages import Run
+from queuectld.service.attempts import Claimed, Claims, Offer
+from queuectld.service.run_spec import Account, InputFiles, run_spec
+from queuectld.store.base import Entry
+from queuectld.supervisor.crew import Crew, Worker
+from queuectld.supervisor.demand import Demand
+from queuectld.supervisor.link import Action, Phase
+from queuectld.supervisor.records import Records
+
+log = structlog.get_logger()
+
+_CLAIM_AGAIN: Final = 1.0
+
+# What a worker's link makes of its next command.
+HandOver = Callable[[Run], list[Action]]
+
+
+class Surroundings(Protocol):
+    """What the parts of the supervisor need of the whole."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing may be started any more."""
+
+    @property
+    def verdict(self) -> Reason:
+        """What an attempt came to whose worker died without a word."""
+
+    def attempt_ended(self) -> None:
+        """Take note that the end of an attempt is on record."""
+
+    def act(self, worker: Worker, actions: Sequence[Action]) -> None:
+        """Do what a link decided."""
+
+    def replan(self) -> None:
+        """See whether the pool should change."""
+
+    def run(self, job: asyncio._CoroutineLike[None]) -> None:
+        """Run something beside the loop's callbacks."""
+
+
+class Dispatcher:
+    """Brings startable jobs and free workers together. Nothing polls: news, free workers and the alarm wake it."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        crew: Crew,
+        records: Records,
+        config: Holder,
+        state: StateDir,
+        *,
+        store: str,
+        account: Account,
+        clock: Callable[[], float],
+    ) -> None:
+        """`store` is its uuid, `clock` the wall clock."""
+        self._around = around
+        self._crew = crew
+        self._records = records
+        self._config = config
+        self._state = state
+        self._store = store
+        self._account = account
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._alarm = Alarm(self._loop, self._rung)
+        self._lent: dict[int, int] = {}
+        self._claim_from = 0.0
+        self.demand = Demand()
+
+    def start(self, waiting: int) -> None:
+        """Begin, with so many jobs that wait for whatever reason."""
+        self.demand.expect(waiting)
+        self._rung()
+        self.dispatch()
+
+    def close(self) -> None:
+        """Wake up no more."""
+        self._alarm.close()
+
+    # How many.
+
+    @property
+    def bound(self) -> int:
+        """How many attempts may run at once; those that only wait for another job do not count."""
+        lent = sum(worker.link.token in self._lent for worker in self._crew) if self._lent else 0
+        return worker_limit(self._config.config) + lent
+
+    def _room(self) -> int:
+        busy = sum(worker.link.token is not None or worker.link.phase is Phase.CLAIMING for worker in self._crew)
+        return self.bound - busy
+
+    def lend(self, token: int) -> Callable[[], None]:
+        """Do not count an attempt, until what is returned is called."""
+        self._lent[token] = self._lent.get(token, 0) + 1
+        self.dispatch()
+        pending = [token]
+
+        def take_back() -> None:
+            if not pending:
+                return
+            pending.clear()
+            self._lent[token] -= 1
+            if not self._lent[token]:
+                del self._lent[token]
+            self._around.replan()
+
+        return take_back
+
+    # When.
+
+    def heard(self, entries: Sequence[Entry]) -> None:
+        """Take note of what was committed."""
+        before = self.demand.ticket()
+        due = self.demand.hear(entries, self._clock())
+        if due is not None:
+            self._alarm.no_later_than(due)
+        if self.demand.ticket() != before:
+            self.dispatch()
+
+    def dispatch(self) -> None:
+        """Claim for whoever is free, or see to it that somebody will be."""
+        if not self.demand or self._around.draining:
+            return
+        if free := self._free():
+            self._claim(free, ripen=False)
+        elif len(self._crew) < self.bound:
+            self._around.replan()
+
+    def _rung(self) -> None:
+        """A due time has come, or the clock was set: see which jobs' time has come."""
+        if not self._around.draining:
+            self._claim(self._free(), ripen=True)
+
+    def _free(self) -> list[Worker]:
+        if self._around.draining or (room := self._room()) <= 0:
+            return []
+        now = self._loop.time()
+        if now < self._claim_from:
+            return []
+        return [worker for worker in self._crew if _is_free(worker, now)][:room]
+
+    def next_offer(self, worker: Worker, token: int, outcome: Outcome) -> Offer | None:
+        """Return the worker itself, if it may have another job in the commit that records the end of this one."""
+        fit = worker.connection is not None and not worker.link.retiring and outcome.reason is not Reason.HOST_ERROR
+        # It still counts as busy with the attempt that is ending.
+        room = self._room() + (token == worker.link.token)
+        if not fit or self._around.draining or room <= 0:
+            return None
+        return _offer(worker)
+
+    # Claim, and hand over.
+
+    def _claim(self, free: Sequence[Worker], *, ripen: bool) -> None:
+        for worker in free:
+            worker.link.offered()
+        ticket = self.demand.ticket()
+
+        def done(claims: Claims | BaseException) -> None:
+            if isinstance(claims, BaseException):
+                claims = self._refused(claims)
+            self.demand.served(more=claims.more, got=len(claims.claimed), ticket=ticket)
+            for worker, claimed in zip(free, claims.claimed, strict=False):
+                self.hand_over(worker, claimed, worker.link.claimed)
+            for worker in free[len(claims.claimed) :]:
+                self._around.act(worker, worker.link.unclaimed())
+            if claims.next_due is not None:
+                self._alarm.no_later_than(claims.next_due)
+            if ripen:
+                self.dispatch()
+
+        self._records.claim([_offer(worker) for worker in free], done, ripen=ripen)
+
+    def _refused(self, error: BaseException) -> Claims:
+        """Nothing was claimed and nothing lost; ask again, but not at once: a full disk does not pass in a moment."""
+        log.error("Cannot claim jobs", event_name="store.failed", error=str(error))
+        self._claim_from = self._loop.time() + _CLAIM_AGAIN
+        self._loop.call_at(self._claim_from, self.dispatch)
+        return Claims((), more=True)
+
+    def hand_over(self, worker: Worker, claimed: Claimed, say: HandOver) -> None:
+        """Tell a worker to run what was claimed for it."""
+        if claimed.stdin is None and claimed.script is None:
+            self._hand_over(worker, claimed, InputFiles(), say)
+        else:
+            self._around.run(self._hand_over_with_input(worker, claimed, say))
+
+    async def _hand_over_with_input(self, worker: Worker, claimed: Claimed, say: HandOver) -> None:
+        try:
+            files = await asyncio.to_thread(write_inputs, self._state.input, claimed)
+        except OSError as error:
+            why = f"cannot write its input: {error.strerror}"
+            self._around.act(worker, worker.link.not_handed_over(claimed.attempt.token, why))
+            return
+        self._hand_over(worker, claimed, files, say)
+
+    def _hand_over(self, worker: Worker, claimed: Claimed, files: InputFiles, say: HandOver) -> None:
+        job, attempt = claimed.job, claimed.attempt
+        spec = run_spec(
+            claimed,
+            config=self._config.config,
+            account=self._account,
+            store=self._store,
+            output=str(self._state.output / base_name(job.seq, attempt.number)),
+            files=files,
+        )
+        worker.job, worker.attempt = job, attempt.number
+        worker.started, worker.start_noted = None, False
+        worker.since = self._loop.time()
+        self._around.act(worker, say(Run(attempt.token, spec)))
+
+
+def _is_free(worker: Worker, now: float) -> bool:
+    link = worker.link
+    return link.phase is Phase.IDLE and worker.connection is not None and not link.retiring and worker.rest_until <= now
+
+
+def _offer(worker: Worker) -> Offer:
+    return Offer(worker.name, worker.pid, worker.start)
+
+
+def write_inputs(directory: Path, claimed: Claimed) -> InputFiles:
+    """Write the blobs of an attempt where its worker opens them. Raises `OSError`."""
+    names: dict[str, str] = {}
+    for kind, data in (("stdin", claimed.stdin), ("script", claimed.script)):
+        if data is not None:
+            path = directory / f"{claimed.attempt.token}.{kind}"
+            path.write_bytes(data)
+            names[kind] = str(path)
+    return InputFiles(**names)

@@ -1,0 +1,167 @@
+"""Records how attempts end: as their workers report it, or, where the worker died, as it is found out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from queuectld.domain.attempt import Outcome, Reason
+from queuectld.host.state_dir import StateDir
+from queuectld.service.attempts import Ending, vanished
+from queuectld.supervisor.crew import Crew, Worker
+from queuectld.supervisor.dispatch import Dispatcher, Surroundings
+from queuectld.supervisor.records import Records
+from queuectld.supervisor.recovery import read_outcome, remove_outcome
+from queuectld.supervisor.rescue import Remains, end_remains
+from queuectld.supervisor.views import log_finished
+
+log = structlog.get_logger()
+
+# A store that cannot take a result now is asked again; the worker, or its outcome file, keeps it meanwhile.
+_AGAIN: Final = 1.0
+# After a host error a worker rests so long, then twice as long, up to the last.
+_FIRST_REST: Final = 1.0
+_LONGEST_REST: Final = 30.0
+
+
+class Endings:
+    """From "it is over" to "it is on record"."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        crew: Crew,
+        records: Records,
+        dispatcher: Dispatcher,
+        state: StateDir,
+        *,
+        store: str,
+        clock: Callable[[], float],
+    ) -> None:
+        """`store` is its uuid, `clock` the wall clock."""
+        self._around = around
+        self._crew = crew
+        self._records = records
+        self._dispatcher = dispatcher
+        self._state = state
+        self._store = store
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        # What does not die, by token.
+        self.stuck: dict[int, str] = {}
+
+    def settle(self, worker: Worker, token: int, outcome: Outcome, *, filed: bool) -> None:
+        """Record what a worker reported, and claim its next job in the same commit."""
+        offer = self._dispatcher.next_offer(worker, token, outcome)
+        demand = self._dispatcher.demand
+        ticket = demand.ticket()
+
+        def done(ending: Ending | BaseException) -> None:
+            if isinstance(ending, BaseException):
+                self._complain(token, ending)
+                self._loop.call_later(_AGAIN, lambda: self.settle(worker, token, outcome, filed=filed))
+                return
+            if offer is not None:
+                demand.served_one(found=ending.claimed is not None, ticket=ticket)
+            self._settled(worker, token, ending, filed=filed)
+
+        self._records.finish(token, outcome, done, offer=offer)
+
+    def _settled(self, worker: Worker, token: int, ending: Ending, *, filed: bool) -> None:
+        if filed:
+            remove_outcome(self._state.outcomes, self._store, token)
+        self._recorded(worker, ending)
+        link, recorded = worker.link, ending.recorded
+        if ending.claimed is None:
+            self._around.act(worker, link.settled(token, recorded=recorded))
+        else:
+            self._dispatcher.hand_over(
+                worker, ending.claimed, lambda run: link.settled(token, recorded=recorded, run=run)
+            )
+        self._dispatcher.dispatch()
+
+    def give_back(self, worker: Worker, token: int, reason: Reason, why: str) -> None:
+        """Record that an attempt never started."""
+
+        def done(ending: Ending | BaseException) -> None:
+            if isinstance(ending, BaseException):
+                self._complain(token, ending)
+                self._loop.call_later(_AGAIN, lambda: self.give_back(worker, token, reason, why))
+                return
+            self._recorded(worker, ending)
+            self._around.act(worker, worker.link.given_back())
+
+        self._records.finish(token, vanished(reason, self._clock(), why), done)
+
+    async def rescue(self, worker: Worker, token: int) -> None:
+        """A worker died, and its socket has been read to the end: look for its file, empty the kill set, commit."""
+        attempt = await self._records.attempt(token)
+        pid, pid_start = worker.started or ((attempt.pid, attempt.pid_start) if attempt else (None, None))
+        remains = Remains(f"{self._store}/{token}", pid, pid_start)
+        ended = await asyncio.to_thread(end_remains, remains, self._crew.household, self._report_stuck(token))
+        log.warning(
+            "Worker lost",
+            event_name="worker.lost",
+            worker_id=worker.name,
+            worker_pid=worker.pid,
+            token=token,
+            leftovers=ended or None,
+        )
+        ending = await self._record_lost(worker, token)
+        remove_outcome(self._state.outcomes, self._store, token)
+        self._recorded(worker, ending)
+        self._around.act(worker, worker.link.settled(token, recorded=True))
+
+    async def _record_lost(self, worker: Worker, token: int) -> Ending:
+        filed = read_outcome(self._state.outcomes, self._store, token)
+        why = f"its worker {worker.name} died"
+        outcome = filed.outcome if filed else vanished(self._around.verdict, self._clock(), why)
+        while True:
+            try:
+                return await self._records.finished(token, outcome)
+            except Exception as error:  # noqa: BLE001  (whatever it is, the job must not stay without an end)
+                self._complain(token, error)
+                await asyncio.sleep(_AGAIN)
+
+    def _report_stuck(self, token: int) -> Callable[[str], None]:
+        # Called from another thread; a dictionary takes it.
+        return lambda what: self.stuck.update({token: what})
+
+    def _complain(self, token: int, error: BaseException) -> None:
+        log.error("Cannot record an end", event_name="store.failed", token=token, error=str(error))
+
+    def _recorded(self, worker: Worker, ending: Ending) -> None:
+        """Tell about an end that is on record, and clean up behind it."""
+        job, attempt = ending.job, ending.attempt
+        if job is None or attempt is None:
+            return
+        log_finished(job, attempt)
+        worker.jobs_done += 1
+        worker.job = worker.attempt = worker.started = None
+        if job.stdin is not None or job.script is not None:
+            _remove_inputs(self._state.input, attempt.token)
+        for grown in tuple(worker.followers.values()):
+            grown()
+        worker.followers.clear()
+        self.stuck.pop(attempt.token, None)
+        self._rest(worker, attempt.outcome)
+        self._around.attempt_ended()
+
+    def _rest(self, worker: Worker, outcome: Outcome | None) -> None:
+        if outcome is None or outcome.reason is not Reason.HOST_ERROR:
+            worker.rest = 0.0
+            return
+        worker.rest = min(max(worker.rest * 2, _FIRST_REST), _LONGEST_REST)
+        worker.rest_until = self._loop.time() + worker.rest
+        log.warning("Worker rests", event_name="worker.resting", worker_id=worker.name, error=outcome.message)
+        # A little later than the rest, so that it is over by then.
+        self._loop.call_later(worker.rest + 0.01, self._dispatcher.dispatch)
+
+
+def _remove_inputs(directory: Path, token: int) -> None:
+    for kind in ("stdin", "script"):
+        (directory / f"{token}.{kind}").unlink(missing_ok=True)

@@ -1,0 +1,269 @@
+"""The daemon's end of the channel to one worker: what is known of it, and what to do next.
+
+Pure: facts in (a message came, the connection is gone, the process is dead, a commit is done), actions out. It keeps
+the rules of the channel: a lost connection is not a death; nothing is said of a commit before it is one; a worker's
+end counts only when its process is gone and its connection has been read to the end.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from queuectld.domain.attempt import Outcome, Reason
+from queuectld.protocol.worker_messages import (
+    CHANNEL_VERSION,
+    OLDEST_WORKER,
+    Ended,
+    Exit,
+    Hello,
+    Holding,
+    Idle,
+    Recorded,
+    Run,
+    Running,
+    Stale,
+    Stop,
+    ToWorker,
+    Welcome,
+)
+
+
+class Phase(StrEnum):
+    """What the daemon believes of a worker."""
+
+    # Started, and not heard of yet.
+    STARTING = "starting"
+    IDLE = "idle"
+    # On offer to the store: a claim for it is on its way.
+    CLAIMING = "claiming"
+    RUNNING = "running"
+    # It reported an end, which is not recorded yet.
+    SETTLING = "settling"
+    # Gone for good: nothing is expected of it any more.
+    GONE = "gone"
+
+
+class Send(NamedTuple):
+    """Say this to the worker."""
+
+    message: ToWorker
+
+
+class Settle(NamedTuple):
+    """Record the outcome of its attempt; answer by `Link.settled`."""
+
+    token: int
+    outcome: Outcome
+    # The worker may have left it in a file too.
+    filed: bool
+
+
+class GiveBack(NamedTuple):
+    """Its command was never started: requeue the attempt; answer by `Link.given_back`."""
+
+    token: int
+    reason: Reason
+    why: str
+
+
+class Available(NamedTuple):
+    """It can be given work."""
+
+
+class Await(NamedTuple):
+    """Expect it to connect within the time for adoption, or kill it."""
+
+
+class Rescue(NamedTuple):
+    """It is dead: look for its outcome, end what it left running, record; answer by `Link.settled`."""
+
+    token: int
+
+
+class Remove(NamedTuple):
+    """It is dead and nothing is left of it."""
+
+
+class Refuse(NamedTuple):
+    """It cannot be spoken with; close the connection and wait for its outcome file."""
+
+
+Action = Send | Settle | GiveBack | Available | Await | Rescue | Remove | Refuse
+
+
+class Link:
+    """One worker, from its start, or its adoption, to its end."""
+
+    def __init__(self, store: str, *, token: int | None = None) -> None:
+        """`token` names the attempt that the store gives to a worker of an earlier daemon."""
+        self._store = store
+        self.phase = Phase.STARTING if token is None else Phase.RUNNING
+        self.token = token
+        self.connected = False
+        self.dead = False
+        # It ends after what it is doing.
+        self.retiring = False
+        # What it was told about ending its attempt, to be told again to whoever takes up the connection.
+        self._stop: Stop | None = None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether it has work and no connection."""
+        return not self.connected and self.phase in {Phase.RUNNING, Phase.STARTING}
+
+    @property
+    def stopping(self) -> bool:
+        """Whether its attempt was told to end."""
+        return self._stop is not None
+
+    # What the worker says.
+
+    def hello(self, hello: Hello) -> list[Action]:
+        """A connection was made, for the first time or again."""
+        if not OLDEST_WORKER <= hello.protocol <= CHANNEL_VERSION:
+            return [Refuse()]
+        self.connected = True
+        welcome: list[Action] = [Send(Welcome(protocol=min(hello.protocol, CHANNEL_VERSION), store=self._store))]
+        match hello.state:
+            case Idle():
+                return welcome + self._hello_idle()
+            case Running(token=token):
+                return welcome + self._hello_running(hello.store, token)
+            case Holding(token=token, outcome=outcome):
+                return welcome + self._hello_holding(hello.store, token, outcome)
+
+    def _hello_idle(self) -> list[Action]:
+        if self.phase in {Phase.CLAIMING, Phase.SETTLING}:
+            return []
+        if self.token is not None:
+            # The claim was committed and its `run` lost with the connection: nothing was started.
+            self.phase = Phase.SETTLING
+            return [_never_arrived(self.token)]
+        return self._rest()
+
+    def _hello_running(self, store: str, token: int) -> list[Action]:
+        if store != self._store or token != self.token:
+            # It has to end what it runs first, and nobody waits for that: it is sent away instead of being given work.
+            self.retiring = True
+            return [Send(Stale(token)), *self._hello_idle()]
+        self.phase = Phase.RUNNING
+        return [Send(self._stop)] if self._stop else []
+
+    def _hello_holding(self, store: str, token: int, outcome: Outcome) -> list[Action]:
+        if store != self._store:
+            return [Send(Stale(token)), *self._hello_idle()]
+        if self.phase is Phase.SETTLING:
+            # Its first report is on its way to the disk; the answer goes to this connection.
+            return []
+        # Also if it is not the attempt that we know of: it may be recorded already, and the store tells.
+        self.phase = Phase.SETTLING
+        return [Settle(token, outcome, filed=True)]
+
+    def ended(self, message: Ended) -> list[Action]:
+        """Its attempt is over."""
+        if self.phase is Phase.SETTLING:
+            return []
+        self.phase = Phase.SETTLING
+        return [Settle(message.token, message.outcome, filed=False)]
+
+    # What the store says.
+
+    def offered(self) -> None:
+        """It is part of a claim that is on its way."""
+        self.phase = Phase.CLAIMING
+
+    def unclaimed(self) -> list[Action]:
+        """There was no job for it."""
+        return self._rest()
+
+    def claimed(self, run: Run) -> list[Action]:
+        """A job is its own now, durably."""
+        self.token = run.token
+        self._stop = None
+        if self.dead and not self.connected:
+            self.phase = Phase.SETTLING
+            return [_never_arrived(run.token)]
+        self.phase = Phase.RUNNING
+        return [Send(run)] if self.connected else []
+
+    def settled(self, token: int, *, recorded: bool, run: Run | None = None) -> list[Action]:
+        """The end of an attempt is on record, or turned out to be of the past; perhaps with the next job."""
+        if token == self.token:
+            self.token = None
+            self._stop = None
+        if run is not None:
+            self.token = run.token
+        if self.dead and not self.connected:
+            # Nobody reads what would be sent; a job claimed along with it never started.
+            return [_never_arrived(run.token)] if run is not None else self._bury()
+        if not recorded:
+            return [Send(Stale(token)), *(self.claimed(run) if run else self._rest())]
+        self.phase = Phase.RUNNING if run is not None else self.phase
+        return [Send(Recorded(token, run)), *(self._rest() if run is None else [])]
+
+    def not_handed_over(self, token: int, why: str) -> list[Action]:
+        """A job is its own, durably, but what it would read could not be written."""
+        self.token = token
+        self.phase = Phase.SETTLING
+        return [GiveBack(token, Reason.HOST_ERROR, why)]
+
+    def given_back(self) -> list[Action]:
+        """The attempt that never started is on record as such."""
+        self.token = None
+        self._stop = None
+        return self._rest()
+
+    # What happens to it.
+
+    def stop(self, reason: Reason, *, grace: float, kill_after: float | None) -> list[Action]:
+        """End its attempt. A later stop may shorten the time that an earlier one allowed, never lengthen it."""
+        if self.token is None or self.phase is not Phase.RUNNING:
+            return []
+        first = self._stop
+        if first is None:
+            self._stop = Stop(token=self.token, reason=reason, grace=grace, kill_after=kill_after)
+        else:
+            # Whoever came first gives the reason, unless a person wants it cancelled: that must not be forgotten.
+            why = reason if reason is Reason.CANCELLED else first.reason
+            shorter = min((s for s in (first.kill_after, kill_after) if s is not None), default=None)
+            self._stop = Stop(token=self.token, reason=why, grace=min(first.grace, grace), kill_after=shorter)
+        return [Send(self._stop)] if self.connected else []
+
+    def retire(self) -> list[Action]:
+        """Let it end, after its job if it has one."""
+        self.retiring = True
+        return [Send(Exit())] if self.connected else []
+
+    def disconnected(self) -> list[Action]:
+        """Its connection has been read to the end."""
+        self.connected = False
+        if self.dead:
+            return self._bury() if self.phase not in {Phase.CLAIMING, Phase.SETTLING} else []
+        return [Await()]
+
+    def died(self) -> list[Action]:
+        """Its process is gone. What it had said is still to be read, if it is connected."""
+        self.dead = True
+        if self.connected or self.phase in {Phase.CLAIMING, Phase.SETTLING}:
+            return []
+        return self._bury()
+
+    def _bury(self) -> list[Action]:
+        if self.token is not None:
+            self.phase = Phase.SETTLING
+            return [Rescue(self.token)]
+        self.phase = Phase.GONE
+        return [Remove()]
+
+    def _rest(self) -> list[Action]:
+        if self.dead and not self.connected:
+            return self._bury()
+        self.phase = Phase.IDLE
+        if self.retiring:
+            return [Send(Exit())] if self.connected else []
+        return [Available()] if self.connected else []
+
+
+def _never_arrived(token: int) -> GiveBack:
+    return GiveBack(token, Reason.INTERRUPTED, "its command was never started")

@@ -1,0 +1,90 @@
+"""What the supervisor has the store do: each a request to the ledger, with the values that it needs taken at once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from queuectld.config import Holder, policy
+from queuectld.domain.attempt import Attempt, Outcome
+from queuectld.domain.job import WAITING, Job
+from queuectld.host.ledger import Ledger
+from queuectld.service import attempts
+from queuectld.service.attempts import Circumstances, Claims, Ending, Offer
+from queuectld.store.base import Store
+from queuectld.supervisor.recovery import Filed
+
+Done = Callable[[Any], None]
+_random: Final = random.Random()  # noqa: S311  (it spreads retries in time; nothing secret hangs on it)
+
+
+class Records:
+    """The store as the supervisor uses it. Callbacks get the result, or the error, on the loop, after the commit."""
+
+    def __init__(self, ledger: Ledger, config: Holder, *, boot_id: str, clock: Callable[[], float]) -> None:
+        """`clock` is the wall clock."""
+        self._ledger = ledger
+        self._config = config
+        self._boot_id = boot_id
+        self._clock = clock
+
+    def claim(self, offers: Sequence[Offer], done: Callable[[Claims | BaseException], None], *, ripen: bool) -> None:
+        """Claim jobs for workers."""
+        now = self._clock()
+        work = partial(attempts.claim_for, offers=offers, now=now, boot_id=self._boot_id, ripen=ripen)
+        self._ledger.submit(work, done)
+
+    def finish(
+        self,
+        token: int,
+        outcome: Outcome,
+        done: Callable[[Ending | BaseException], None],
+        *,
+        offer: Offer | None = None,
+    ) -> None:
+        """Record an end, and claim the next job for `offer`."""
+        self._ledger.submit(self._finish(token, outcome, offer=offer), done)
+
+    async def finished(self, token: int, outcome: Outcome, *, reboot: bool = False) -> Ending:
+        """Record an end."""
+        return await self._ledger.write(self._finish(token, outcome, reboot=reboot))
+
+    async def finished_all(self, filed: Sequence[Filed]) -> None:
+        """Record what was found in outcome files, in one commit."""
+        works = [self._finish(one.token, one.outcome) for one in filed]
+        await self._ledger.write(lambda store: [work(store) for work in works])
+
+    def _finish(
+        self, token: int, outcome: Outcome, *, offer: Offer | None = None, reboot: bool = False
+    ) -> Callable[[Store], Ending]:
+        given = Circumstances(policy(self._config.config), self._clock(), _random.random(), self._boot_id)
+        return partial(attempts.finish, token=token, outcome=outcome, given=given, offer=offer, reboot=reboot)
+
+    def note_start(self, token: int, pid: int, pid_start: int) -> None:
+        """Keep who leads a command's session, with the next commit."""
+        work = partial(attempts.note_start, token=token, pid=pid, pid_start=pid_start, now=self._clock())
+        self._ledger.submit(work, lambda _: None)
+
+    async def attempt(self, token: int) -> Attempt | None:
+        """Return an attempt as it is behind everything that was submitted before."""
+        return await self._ledger.write(lambda store: store.attempt(token))
+
+    async def job_of(self, token: int) -> Job | None:
+        """Return the job of a live attempt; None once it is over."""
+
+        def look(store: Store) -> Job | None:
+            attempt = store.attempt(token)
+            return store.by_seq(attempt.job) if attempt is not None and attempt.live else None
+
+        return await self._ledger.write(look)
+
+    async def live_attempts(self) -> Sequence[Attempt]:
+        """Return the attempts that no outcome is known of."""
+        return await self._ledger.write(lambda store: store.live_attempts())
+
+    async def waiting(self) -> int:
+        """Return how many jobs wait, for whatever reason."""
+        counts = await self._ledger.write(lambda store: store.counts())
+        return sum(count for states in counts.values() for state, count in states.items() if state in WAITING)

@@ -1,0 +1,385 @@
+"""The heart: hands jobs to workers, hears how they end, and sees to it that nothing of an attempt outlives it.
+
+This is the shell around pure parts: `link` decides what to do about a worker, `plan` about the pool, `demand` whether
+it is worth asking the store for jobs, `recovery` what a new daemon makes of an old one's attempts. Everything here runs
+on the loop; the store answers by callbacks, after its commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, assert_never
+
+import structlog
+
+from queuectld.config import Holder, worker_limit
+from queuectld.domain.attempt import Attempt, Reason
+from queuectld.host.state_dir import StateDir
+from queuectld.protocol.messages import WorkerView
+from queuectld.protocol.worker_messages import (
+    Beat,
+    Ended,
+    Follow,
+    FromWorker,
+    Hello,
+    OutputGrown,
+    Signal,
+    Started,
+)
+from queuectld.service.attempts import vanished
+from queuectld.service.control import ShutdownMode
+from queuectld.service.hub import Hub
+from queuectld.service.run_spec import Account
+from queuectld.supervisor import link as links
+from queuectld.supervisor.crew import Crew, Worker
+from queuectld.supervisor.dispatch import Dispatcher
+from queuectld.supervisor.endings import Endings
+from queuectld.supervisor.health import Health
+from queuectld.supervisor.link import Link, Phase
+from queuectld.supervisor.records import Records
+from queuectld.supervisor.recovery import Fate, fate, filed_outcomes
+from queuectld.supervisor.stopping import Stopping
+from queuectld.supervisor.views import worker_view
+from queuectld.worker import procfs
+
+log = structlog.get_logger()
+
+# Most jobs that are short are over by then, and cost no commit of their own.
+_NOTE_AFTER: Final = 0.05
+
+
+class Supervisor:
+    """The pool of workers and the jobs that they run. Implements `queuectld.service.control.Control`."""
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        hub: Hub,
+        config: Holder,
+        state: StateDir,
+        store: str,
+        account: Account,
+        environ: Mapping[str, str],
+        clock: Callable[[], float],
+    ) -> None:
+        """`store` is its uuid, `environ` what workers are started with, `clock` the wall clock."""
+        self._records = records
+        self._config = config
+        self._state = state
+        self._store = store
+        # Ours, or those of a job that started us, are not for the jobs that we run.
+        self._environ = {name: value for name, value in environ.items() if not name.startswith("QUEUECTL")}
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asked = 0
+        self._followers = 0
+        self._noting: asyncio.TimerHandle | None = None
+        self._crew = Crew(state.path, store, self, clock=clock)
+        self._health = Health(self._crew, config, self.replan)
+        self._stopping = Stopping(self._crew, config, stop=self._interrupt, retire=self._retire)
+        self._dispatcher = Dispatcher(
+            self, self._crew, records, config, state, store=store, account=account, clock=clock
+        )
+        self._endings = Endings(self, self._crew, records, self._dispatcher, state, store=store, clock=clock)
+        self._unsubscribe = hub.subscribe(self._dispatcher.heard)
+
+    # Start and end.
+
+    async def start(self) -> None:
+        """Become the subreaper, take up what an earlier daemon left, and begin to give out work."""
+        procfs.become_subreaper()
+        await self._crew.listen()
+        await self._record_filed()
+        live = await self._records.live_attempts()
+        self._state.prune_input(frozenset(attempt.token for attempt in live))
+        boot_id = procfs.boot_id()
+        for attempt in live:
+            await self._take_over(attempt, boot_id)
+        self._health.start()
+        self._dispatcher.start(await self._records.waiting())
+        self.replan()
+
+    async def _record_filed(self) -> None:
+        filed = list(filed_outcomes(self._state.outcomes, self._store))
+        await self._records.finished_all(filed)
+        for one in filed:
+            one.path.unlink(missing_ok=True)
+        if filed:
+            log.info("Outcomes recovered", event_name="outcome.recovered", count=len(filed))
+
+    async def _take_over(self, attempt: Attempt, boot_id: str) -> None:
+        found = fate(attempt, boot_id=boot_id, start_time=procfs.start_time)
+        log.info("Attempt found", event_name="job.adopted", token=attempt.token, attempt=attempt.number, state=found)
+        if found is Fate.REBOOTED:
+            outcome = vanished(Reason.LOST, self._clock(), "the host went down")
+            await self._records.finished(attempt.token, outcome, reboot=True)
+            return
+        taken = self._crew.named(attempt.worker) is not None
+        name = f"{attempt.worker}-{attempt.worker_pid}" if taken else attempt.worker
+        link = Link(self._store, token=attempt.token)
+        worker = self._crew.register(name, attempt.worker_pid, attempt.worker_start, link)
+        worker.attempt = attempt.number
+        if attempt.pid is not None and attempt.pid_start is not None:
+            worker.started = (attempt.pid, attempt.pid_start)
+        if found is Fate.WIDOWED:
+            self._crew.unwatch(worker)
+            self.act(worker, link.died())
+        else:
+            self._await(worker)
+
+    async def wait_until_stopped(self) -> None:
+        """Return when a shutdown that was asked for is done, and nothing more will be submitted to the store."""
+        await self._stopping.done.wait()
+        self._unsubscribe()
+        self._health.stop()
+        if self._noting is not None:
+            self._noting.cancel()
+        self._dispatcher.close()
+        self._crew.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Control: what the rest of the daemon may ask.
+
+    @property
+    def draining(self) -> bool:
+        """Whether the daemon is on its way out."""
+        return self._stopping.begun
+
+    @property
+    def limit(self) -> int:
+        """How many workers may run at once, lent ones on top."""
+        return worker_limit(self._config.config)
+
+    def workers(self) -> Sequence[WorkerView]:
+        """Return the pool as it is now."""
+        offset = self._clock() - self._loop.time()
+        ordered = sorted(self._crew, key=lambda worker: (len(worker.name), worker.name))
+        return [worker_view(worker, since=worker.since + offset) for worker in ordered]
+
+    def start_workers(self, count: int) -> None:
+        """Keep at least `count` workers, from now on."""
+        self._asked = count
+        self.replan()
+
+    def reconfigure(self) -> None:
+        """Take up a changed configuration."""
+        self._asked = min(self._asked, self.limit)
+        self.replan()
+        self._dispatcher.dispatch()
+
+    def interrupt_all(self) -> None:
+        """Send all running jobs back to their queues."""
+        for worker in self._crew:
+            self.act(worker, worker.link.stop(Reason.INTERRUPTED, grace=0.0, kill_after=None))
+
+    def cancel(self, token: int, *, kill_after: float | None) -> None:
+        """End a live attempt whose cancel is stored."""
+        if worker := self._crew.with_token(token):
+            self.act(worker, worker.link.stop(Reason.CANCELLED, grace=0.0, kill_after=kill_after))
+
+    def signal(self, token: int, number: int) -> bool:
+        """Pass a signal to the command of a live attempt."""
+        worker = self._crew.with_token(token)
+        if worker is None or worker.connection is None:
+            return False
+        self._crew.say(worker, Signal(token, number))
+        return True
+
+    def held_up_by(self, token: int) -> str | None:
+        """Return what keeps an attempt from ending."""
+        worker = self._crew.with_token(token)
+        if worker is None:
+            return None
+        if stuck := self._endings.stuck.get(token):
+            return f"these processes do not die: {stuck}"
+        if worker.connection is None:
+            return f"its worker {worker.name} (process {worker.pid}) is out of touch"
+        return f"its worker {worker.name} is still ending its processes"
+
+    def follow(self, token: int, grown: Callable[[], None]) -> Callable[[], None]:
+        """Call `grown` when an attempt writes output."""
+        worker = self._crew.with_token(token)
+        if worker is None:
+            return lambda: None
+        self._followers += 1
+        number = self._followers
+        worker.followers[number] = grown
+        if len(worker.followers) == 1:
+            self._crew.say(worker, Follow(token, on=True))
+
+        def unfollow() -> None:
+            if worker.followers.pop(number, None) and not worker.followers and worker.link.token == token:
+                self._crew.say(worker, Follow(token, on=False))
+
+        return unfollow
+
+    def lend(self, token: int) -> Callable[[], None]:
+        """Do not count an attempt that waits for another job."""
+        return self._dispatcher.lend(token)
+
+    def shutdown(self, mode: ShutdownMode) -> None:
+        """Begin to end the daemon, or hurry."""
+        self._stopping.begin(mode)
+
+    def problems(self) -> Sequence[str]:
+        """Return sentences about what is wrong now."""
+        stuck = [f"attempt {token} cannot be ended: {what}" for token, what in self._endings.stuck.items()]
+        return [*self._health.problems(), *stuck]
+
+    # Watcher: what workers and the kernel tell.
+
+    def on_hello(self, worker: Worker, hello: Hello) -> None:
+        """A worker connected."""
+        worker.heard_at = self._loop.time()
+        if worker.adoption is not None:
+            worker.adoption.cancel()
+            worker.adoption = None
+        self._health.lived(worker)
+        log.debug("Worker connected", event_name="worker.ready", worker_id=worker.name, worker_pid=worker.pid)
+        self.act(worker, worker.link.hello(hello))
+        token = worker.link.token
+        if worker.link.phase is not Phase.RUNNING or token is None:
+            return
+        if worker.followers:
+            self._crew.say(worker, Follow(token, on=True))
+        if worker.job is None:
+            self.run(self._inform(worker, token))
+
+    async def _inform(self, worker: Worker, token: int) -> None:
+        """Learn what a worker that was taken over runs, and tell it what was decided about that meanwhile."""
+        job = await self._records.job_of(token)
+        if job is None or worker.link.token != token:
+            return
+        worker.job = job
+        if job.cancel_requested is not None:
+            self.cancel(token, kill_after=None)
+        self._stopping.hurry(worker)
+
+    def on_message(self, worker: Worker, message: FromWorker) -> None:
+        """A worker said something."""
+        worker.heard_at = self._loop.time()
+        match message:
+            case Ended():
+                self.act(worker, worker.link.ended(message))
+            case Started(token=token, pid=pid, pid_start=pid_start):
+                if token == worker.link.token:
+                    worker.started = (pid, pid_start)
+                    self._note_starts_soon()
+            case OutputGrown():
+                for grown in tuple(worker.followers.values()):
+                    grown()
+            case Beat() | Hello():
+                pass
+            case _:
+                assert_never(message)
+
+    def _note_starts_soon(self) -> None:
+        """Store who leads the commands' sessions, once for all that started within a moment and did not end in it.
+
+        Only a daemon that finds worker and daemon dead needs it, and that one has the marker of the command too.
+        """
+        if self._noting is None:
+            self._noting = self._loop.call_later(_NOTE_AFTER, self._note_starts)
+
+    def _note_starts(self) -> None:
+        self._noting = None
+        for worker in self._crew:
+            if worker.started is not None and worker.link.token is not None and not worker.start_noted:
+                worker.start_noted = True
+                self._records.note_start(worker.link.token, *worker.started)
+
+    def on_disconnect(self, worker: Worker) -> None:
+        """A worker's connection has been read to the end."""
+        self.act(worker, worker.link.disconnected())
+
+    def on_death(self, worker: Worker) -> None:
+        """A worker's process is gone."""
+        self._health.died(worker)
+        self.act(worker, worker.link.died())
+
+    # Surroundings: what the parts need of the whole.
+
+    def act(self, worker: Worker, actions: Sequence[links.Action]) -> None:
+        """Do what a link decided."""
+        for action in actions:
+            match action:
+                case links.Send(message=message):
+                    self._crew.say(worker, message)
+                case links.Settle(token=token, outcome=outcome, filed=filed):
+                    self._endings.settle(worker, token, outcome, filed=filed)
+                case links.GiveBack(token=token, reason=reason, why=why):
+                    self._endings.give_back(worker, token, reason, why)
+                case links.Available():
+                    worker.since = self._loop.time()
+                    self._dispatcher.dispatch()
+                case links.Await():
+                    self._await(worker)
+                case links.Rescue(token=token):
+                    self.run(self._endings.rescue(worker, token))
+                case links.Remove():
+                    self._remove(worker)
+                case links.Refuse():
+                    log.warning("Worker too old", event_name="worker.refused", worker_id=worker.name)
+                    self._crew.disconnect(worker)
+                case _:
+                    assert_never(action)
+
+    @property
+    def verdict(self) -> Reason:
+        """What an attempt came to whose worker died without a word."""
+        return Reason.INTERRUPTED if self._stopping.overdue else Reason.LOST
+
+    def attempt_ended(self) -> None:
+        """Take note that the end of an attempt is on record."""
+        self._stopping.changed()
+
+    def replan(self) -> None:
+        """See whether the pool should change."""
+        if self._stopping.left:
+            return
+        self._health.carry_out(
+            bound=0 if self.draining else self._dispatcher.bound,
+            asked=self._asked,
+            demand=int(self._dispatcher.demand),
+            spawn=self._spawn,
+            retire=self._retire,
+        )
+
+    def run(self, job: asyncio._CoroutineLike[None]) -> None:
+        """Run something beside the callbacks of the loop, until the supervisor ends."""
+        task = self._loop.create_task(job)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _spawn(self) -> bool:
+        worker = self._crew.spawn(self._config.config.orphan_timeout, self._environ)
+        if worker is not None:
+            self._await(worker)
+        return worker is not None
+
+    def _retire(self, worker: Worker) -> None:
+        self.act(worker, worker.link.retire())
+
+    def _interrupt(self, worker: Worker, grace: float, kill_after: float) -> None:
+        self.act(worker, worker.link.stop(Reason.INTERRUPTED, grace=grace, kill_after=kill_after))
+
+    def _await(self, worker: Worker) -> None:
+        if worker.adoption is None:
+            worker.adoption = self._loop.call_later(self._config.config.adopt_timeout, self._give_up, worker)
+
+    def _give_up(self, worker: Worker) -> None:
+        worker.adoption = None
+        log.warning("Worker out of touch", event_name="worker.replaced", worker_id=worker.name, worker_pid=worker.pid)
+        self._crew.kill(worker)
+
+    def _remove(self, worker: Worker) -> None:
+        log.info("Worker ended", event_name="worker.ended", worker_id=worker.name, worker_pid=worker.pid)
+        self._crew.forget(worker)
+        self._stopping.changed()
+        self.replan()
+        self._dispatcher.dispatch()

@@ -1,0 +1,143 @@
+"""Reads values of configuration keys, also from the texts that people and environments give, and checks them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, get_args, get_origin
+
+import msgspec
+
+from queuectld.domain.durations import format_duration, parse_duration
+from queuectld.domain.sizes import format_size, parse_size
+from queuectld.errors import BadConfigError
+from queuectld.keys import Config, Key
+
+_TRUE: Final = frozenset({"true", "yes", "on", "1"})
+_FALSE: Final = frozenset({"false", "no", "off", "0"})
+
+
+def read_value(key: Key, value: Any) -> Any:
+    """Return `value`, or what it stands for if it is a text, as the type of the key. Raises `BadConfigError`."""
+    try:
+        return msgspec.convert(_plain(key, value), key.form)
+    except msgspec.ValidationError:
+        raise _refusal(key, value) from None
+    except ValueError as error:
+        raise _refusal(key, value, str(error)) from None
+
+
+def _refusal(key: Key, value: Any, reason: str = "") -> BadConfigError:
+    because = f" ({reason})" if reason else ""
+    return BadConfigError(
+        f"`{key.name}` cannot be {repr(value)[:200]}: it takes {describe(key)}{because}", path=key.name
+    )
+
+
+def _plain(key: Key, value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if key.optional and text.lower() in {"", "none", "null"}:
+        return None
+    if key.unit is not None:
+        return _READERS[key.unit](text)
+    kind = type(key.default)
+    if kind is bool:
+        return text.lower() in _TRUE if text.lower() in _TRUE | _FALSE else value
+    if kind in {int, float} or key.field == "workers":
+        return _number(text)
+    return value
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _mode(text: str) -> int:
+    try:
+        return int(text.removeprefix("0o"), 8)
+    except ValueError:
+        raise ValueError("it is written in octal") from None
+
+
+_READERS: Final[Mapping[str, Callable[[str], float]]] = {
+    "seconds": parse_duration,
+    "bytes": parse_size,
+    "mode": _mode,
+}
+
+
+def describe(key: Key) -> str:
+    """Return for people what a key takes: ``a whole number, 0 to 1000000``."""
+    words = [*_choices(key), *([] if _only_choices(key) else [_kind(key) + _range(key)])]
+    return " or ".join(words) + (", or none" if key.optional else "")
+
+
+def _choices(key: Key) -> list[str]:
+    forms = (key.form, *get_args(key.form))
+    return [str(word) for form in forms if get_origin(form) is Literal for word in get_args(form)]
+
+
+def _only_choices(key: Key) -> bool:
+    return bool(_choices(key)) and key.field != "workers"
+
+
+def _kind(key: Key) -> str:
+    if key.unit is not None:
+        return {
+            "seconds": "a time such as 90, 500ms, 5m or 2d",
+            "bytes": "a size such as 4096, 64K or 1.5GiB",
+            "mode": "permissions in octal such as 0660",
+        }[key.unit]
+    if key.field == "tcp":
+        return "HOST:PORT, such as 127.0.0.1:7000"
+    if key.meta.pattern is not None:
+        return "an absolute path"
+    kinds = {bool: "true or false", float: "a number", int: "a whole number"}
+    return "a whole number" if key.field == "workers" else kinds.get(type(key.default), "a text")
+
+
+def _range(key: Key) -> str:
+    least, most = key.meta.ge, key.meta.le
+    show = _SHOWN.get(key.unit or "", str)
+    if least is None and most is None:
+        return ""
+    if most is None or (key.unit == "seconds" and most > 1e9):
+        return f", at least {show(least)}" if least else ""
+    return f", {show(least)} to {show(most)}"
+
+
+_SHOWN: Final[Mapping[str, Callable[[Any], str]]] = {
+    "seconds": format_duration,
+    "bytes": format_size,
+    "mode": "{:04o}".format,
+}
+
+
+def check_config(config: Config) -> None:
+    """Refuse values that do not go together. Raises `BadConfigError` naming the key."""
+    if config.tcp is None:
+        return
+    host, _, port = config.tcp.rpartition(":")
+    if int(port) > 65535:
+        raise BadConfigError(f"`tcp` cannot be {config.tcp!r}: ports end at 65535", path="tcp")
+    if not _is_loopback(host.strip("[]")):
+        raise BadConfigError(
+            f"`tcp` cannot be {config.tcp!r}: only a loopback address (127.0.0.1, ::1, localhost) is safe without TLS",
+            path="tcp",
+        )
+    if config.token_file is None:
+        raise BadConfigError("`tcp` needs `token_file`: whoever reaches the port has to show a token", path="tcp")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
