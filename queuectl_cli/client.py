@@ -1,0 +1,266 @@
+"""The protocol from the client's side: one blocking socket, JSON lines, plain dictionaries."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Generator, Iterable
+from typing import Any, Final
+
+from queuectl_cli.errors import CliError, LostError, RefusedError, UnreachableError, UsageError
+from queuectl_cli.target import Target
+from queuectld.protocol.words import LINE_LIMIT, PROTOCOL, VERSION
+
+Message = dict[str, Any]
+
+# A daemon that is alive greets at once; one that is suspended never does.
+GREETING_PATIENCE: Final = 10.0
+ANSWER_PATIENCE: Final = 60.0
+# The longest path of a Unix socket that the kernel takes.
+_PATH_LIMIT: Final = 107
+
+
+class Client:
+    """A connection to the daemon. Requests are answered in order; streams interleave."""
+
+    def __init__(self, connection: socket.socket, target: Target) -> None:
+        self._socket = connection
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._ids = 0
+        self.target = target
+        # Answers that came while another one was waited for.
+        self._early: dict[int, Message] = {}
+        self.line_limit = LINE_LIMIT
+        self.greeting: Message = {}
+
+    def greet(self, token: str | None = None) -> None:
+        """Read the server's first line, and say who we are where that is needed. Raises `CliError`."""
+        self.greeting = self.receive(GREETING_PATIENCE)
+        spoken = self.greeting.get("protocol")
+        if "queuectld" not in self.greeting or not isinstance(spoken, list):
+            raise UnreachableError(f"what answers at {self.target.name} is not queuectld", code="protocol", status=76)
+        if not set(spoken) & set(PROTOCOL):
+            raise UnreachableError(
+                f"queuectld {self.greeting['queuectld']} speaks protocol {spoken}, queuectl {VERSION} {list(PROTOCOL)}",
+                "Bring both to the same version, then restart the daemon:  queuectl daemon restart",
+                code="protocol",
+                status=76,
+            )
+        self.line_limit = int(self.greeting.get("limits", {}).get("line", LINE_LIMIT))
+        if token is not None or self.greeting.get("authenticate"):
+            self.request("hello", token=token, client=f"queuectl {VERSION}")
+
+    def fileno(self) -> int:
+        """Return the descriptor, for waiting on several things."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """End the connection; the daemon ends what belonged to it."""
+        self._socket.close()
+
+    def send(self, op: str, **fields: Any) -> int:
+        """Send a request; return its number. Fields that are None are left out."""
+        self._ids += 1
+        request = {"id": self._ids, "op": op, **{name: value for name, value in fields.items() if value is not None}}
+        self.send_line(json.dumps(request, separators=(",", ":")).encode() + b"\n")
+        return self._ids
+
+    def send_raw(self, op: str, body: bytes) -> int:
+        """Send a request whose other fields are JSON already; return its number."""
+        self._ids += 1
+        self.send_line(b'{"id":%d,"op":"%s",%s}\n' % (self._ids, op.encode(), body))
+        return self._ids
+
+    def send_line(self, line: bytes) -> None:
+        """Send bytes. Raises `UsageError` if they are more than the daemon takes in a line, `LostError`."""
+        if len(line) > self.line_limit + 1:
+            raise UsageError(f"the request has {len(line):,} bytes; queuectld takes {self.line_limit:,} in a line")
+        try:
+            self._socket.settimeout(ANSWER_PATIENCE)
+            self._socket.sendall(line)
+        except TimeoutError:
+            raise self._silent(ANSWER_PATIENCE) from None
+        except OSError as error:
+            raise self._lost(error.strerror) from None
+
+    def request(self, op: str, *, patience: float | None = ANSWER_PATIENCE, **fields: Any) -> Message:
+        """Send a request and return what is answered. Raises `RefusedError`, `LostError`."""
+        return self.answer(self.send(op, **fields), patience)
+
+    def answer(self, number: int, patience: float | None = ANSWER_PATIENCE) -> Message:
+        """Return the answer to a request that was sent. Raises `RefusedError`, `LostError`."""
+        message = self._early.pop(number, None)
+        while message is None:
+            found = self.receive(patience)
+            if found.get("id") == number:
+                message = found
+            elif "event" not in found:
+                self._keep(found)
+        return settle(message)
+
+    def stream(self, op: str, **fields: Any) -> Generator[Message, None, Message]:
+        """Send a request that streams; yield its events, return its last answer."""
+        number = self.send(op, **fields)
+        while True:
+            message = self.receive(None)
+            if message.get("id") != number:
+                self._keep(message)
+            elif "event" in message:
+                yield message["event"]
+            else:
+                return settle(message)
+
+    def _keep(self, message: Message) -> None:
+        # An error without a number is about a line that nobody could read, so it is about ours.
+        if message.get("id") is None:
+            settle(message)
+        else:
+            self._early[message["id"]] = message
+
+    def receive(self, patience: float | None) -> Message:
+        """Return the next message, whosoever it is. Raises `LostError`, also after `patience` seconds of silence."""
+        self._socket.settimeout(patience)
+        while (message := self.take()) is None:
+            self.fill(patience)
+        return message
+
+    def take(self) -> Message | None:
+        """Return a message that is here already."""
+        end = self._buffer.find(b"\n", self._scanned)
+        if end < 0:
+            self._scanned = len(self._buffer)
+            return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._scanned = 0
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            raise UnreachableError(f"what answers at {self.target.name} is not queuectld", code="protocol", status=76)
+        return message
+
+    def fill(self, patience: float | None = None) -> None:
+        """Wait for more bytes. Raises `LostError`."""
+        try:
+            data = self._socket.recv(262_144)
+        except TimeoutError:
+            raise self._silent(patience or 0) from None
+        except OSError as error:
+            raise self._lost(error.strerror) from None
+        if not data:
+            raise self._lost("it closed the connection")
+        self._buffer += data
+
+    def _lost(self, why: str | None) -> LostError:
+        return LostError(
+            f"lost the connection to queuectld at {self.target.name} ({why or 'unknown reason'})",
+            "See whether it is there:  queuectl ping",
+            code="connection_lost",
+        )
+
+    def _silent(self, patience: float) -> UnreachableError:
+        return UnreachableError(
+            f"queuectld at {self.target.name} did not answer within {patience:g} s",
+            "It listens, but is stopped, stuck or overloaded. See its log, or:  queuectl daemon restart",
+            code="timeout",
+        )
+
+
+def settle(message: Message) -> Message:
+    """Return the content of an answer. Raises `RefusedError`."""
+    if "error" in message:
+        raise RefusedError(message["error"])
+    answer: Message = message.get("ok", {})
+    return answer
+
+
+def connect(target: Target, token: str | None = None) -> Client:
+    """Connect and greet. Raises `CliError` that tells apart what is wrong."""
+    try:
+        connection = _open(target)
+    except OSError as error:
+        raise explain(error, target) from None
+    client = Client(connection, target)
+    try:
+        client.greet(token)
+    except CliError:
+        client.close()
+        raise
+    return client
+
+
+def reconnect(target: Target, token: str | None, pauses: Iterable[float]) -> Client:
+    """Connect again to a daemon that is being restarted. Raises the last `UnreachableError`."""
+    for pause in pauses:
+        try:
+            return connect(target, token)
+        except UnreachableError as error:
+            if error.code == "protocol":
+                raise
+        time.sleep(pause)
+    return connect(target, token)
+
+
+def _open(target: Target) -> socket.socket:
+    if target.path is None:
+        return socket.create_connection((target.host, target.port), GREETING_PATIENCE)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(GREETING_PATIENCE)
+    try:
+        if len(os.fsencode(target.path)) <= _PATH_LIMIT:
+            connection.connect(target.path)
+        else:
+            _connect_far(connection, target.path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_far(connection: socket.socket, path: str) -> None:
+    # The kernel takes 107 bytes; a descriptor of the directory makes any path short.
+    folder, name = os.path.split(path)
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        connection.connect(f"/proc/self/fd/{descriptor}/{name}")
+    finally:
+        os.close(descriptor)
+
+
+def explain(error: OSError, target: Target) -> UnreachableError:
+    """Say why there is no connection, and what to do."""
+    start = "Start it:  queuectl daemon start"
+    what = f"cannot reach queuectld at {target.name}"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return UnreachableError(
+            f"{what} (there is no such socket)", "No daemon has been started here.", start, code="no_socket"
+        )
+    if isinstance(error, ConnectionRefusedError):
+        why = (
+            "The socket file exists: the daemon was probably killed." if target.local else "Is the daemon's `tcp` set?"
+        )
+        return UnreachableError(
+            f"{what} (nothing listens there)", why, *([start] if target.local else []), code="refused"
+        )
+    if isinstance(error, PermissionError):
+        return UnreachableError(f"{what} (permission denied)", _who_may(target), code="permission", status=77)
+    if isinstance(error, TimeoutError):
+        return UnreachableError(f"{what} (no answer)", "It is stopped, stuck, or behind a firewall.", code="timeout")
+    return UnreachableError(f"{what} ({error.strerror or error})", code="unreachable")
+
+
+def _who_may(target: Target) -> str:
+    import grp  # noqa: PLC0415  (only for this message)
+
+    try:
+        found = os.stat(target.path or "")  # noqa: PTH116  (pathlib costs 3 ms)
+        return (
+            f"It is for members of the group {grp.getgrgid(found.st_gid).gr_name!r} (mode {found.st_mode & 0o777:o})."
+        )
+    except (OSError, KeyError):
+        return "You may not look into the directory of its socket."

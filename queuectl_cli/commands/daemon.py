@@ -1,0 +1,139 @@
+"""``queuectl daemon``: start and stop `queuectld`."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+import click
+
+from queuectl_cli.client import Client, connect
+from queuectl_cli.errors import CliError, LostError, UnreachableError, UsageError
+from queuectl_cli.group import Group
+from queuectl_cli.launch import start as launch
+from queuectl_cli.options import App, common
+from queuectl_cli.render import Output, plural
+
+_ABSENT = frozenset({"no_socket", "refused"})
+# Between the end of its last connection and the end of its process.
+_EXIT_PATIENCE = 30.0
+
+
+@click.group(cls=Group)
+def daemon() -> None:
+    """Start and stop the daemon. Restarting it disturbs no job."""
+
+
+@daemon.command("start")
+@common()
+@click.pass_obj
+def start(app: App) -> None:
+    """Start queuectld in the background, in a session of its own; its log is daemon.log in the state directory."""
+    if client := _running(app):
+        _tell(app, f"queuectld runs already (pid {client.request('ping')['pid']}).", client)
+        return
+    _not_elsewhere(app)
+    client = launch(app, app.target())
+    _tell(app, f"Started queuectld (pid {client.request('ping')['pid']}) at {client.target.name}.", client)
+
+
+@daemon.command("stop")
+@click.option("--wait", "mode", flag_value="wait", help="Running jobs may end, however long they take.")
+@click.option("--leave", "mode", flag_value="leave", help="They go on; the next daemon takes them over.")
+@click.option("--now", "mode", flag_value="now", help="They are ended at once, and wait for the next daemon.")
+@common()
+@click.pass_obj
+def stop(app: App, *, mode: str | None) -> None:
+    """Stop queuectld. Without an option running jobs may end for shutdown_grace and then go back to their queues."""
+    client = _running(app)
+    if client is None:
+        _say(app, "queuectld does not run.", {"running": False})
+        return
+    _stop(client, mode or _ask(client))
+    _say(app, "queuectld has stopped.", {"running": False})
+
+
+@daemon.command("restart")
+@common()
+@click.pass_obj
+def restart(app: App) -> None:
+    """Start queuectld anew, or just start it; running jobs go on and notice nothing."""
+    _not_elsewhere(app)
+    if client := _running(app):
+        _stop(client, "leave")
+    client = launch(app, app.target())
+    _tell(app, f"Restarted queuectld (pid {client.request('ping')['pid']}) at {client.target.name}.", client)
+
+
+def _running(app: App) -> Client | None:
+    target = app.target()
+    try:
+        return connect(target, app.token(target))
+    except UnreachableError as error:
+        if error.code in _ABSENT:
+            return None
+        raise
+
+
+def _not_elsewhere(app: App) -> None:
+    if app.target().explicit:
+        raise UsageError("a daemon can be started here only; leave out -H and QUEUECTL_HOST")
+
+
+def _ask(client: Client) -> str:
+    busy = client.request("status")["states"].get("processing", 0)
+    if not busy or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return "drain"
+    sys.stderr.write(
+        f"{plural(busy)} running.\n"
+        "  drain  they may end for a while (shutdown_grace), then they go back to their queues\n"
+        "  wait   they may end, however long that takes\n"
+        "  leave  they go on, and the next daemon takes them over\n"
+        "  now    they are ended at once and go back to their queues\n"
+    )
+    mode: str = click.prompt(
+        "Stop how?", default="drain", type=click.Choice(["drain", "wait", "leave", "now"]), err=True
+    )
+    return mode
+
+
+def _stop(client: Client, mode: str) -> None:
+    """Ask for the end and wait until the process is gone, so that the next daemon finds the state free."""
+    process = _process(client)
+    try:
+        client.request("shutdown", mode=mode)
+        while True:
+            client.receive(None)
+    except LostError:
+        client.close()
+    if process is None:
+        return
+    try:
+        if not select.select([process], [], [], _EXIT_PATIENCE)[0]:
+            raise CliError(f"queuectld let go of its socket and does not end within {_EXIT_PATIENCE:g} s")
+    finally:
+        os.close(process)
+
+
+def _process(client: Client) -> int | None:
+    if not client.target.local:
+        return None
+    try:
+        return os.pidfd_open(client.request("ping")["pid"])
+    except OSError:
+        # In another namespace of processes, behind a shared socket.
+        return None
+
+
+def _tell(app: App, words: str, client: Client) -> None:
+    pong = client.request("ping")
+    _say(app, words, {"running": True, "pid": pong["pid"], "version": pong["version"], "socket": client.target.name})
+
+
+def _say(app: App, words: str, found: dict[str, object]) -> None:
+    output = Output(app)
+    if output.format in {"json", "jsonl"}:
+        output.document(found)
+    elif not app.quiet:
+        output.lines([words])

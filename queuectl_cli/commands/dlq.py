@@ -1,0 +1,119 @@
+"""``queuectl dlq``: jobs that have used up their retries and wait for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from queuectl_cli.client import Client
+from queuectl_cli.commands.change import report, retry_options
+from queuectl_cli.commands.listing import pages
+from queuectl_cli.commands.show import detail, print_details
+from queuectl_cli.errors import RefusedError
+from queuectl_cli.group import Group
+from queuectl_cli.options import App, common, confirmation
+from queuectl_cli.render import Column, Output, command_of, exit_of, plain, plural
+from queuectl_cli.selection import bulk, resolve_last, selector, selector_options, take
+
+
+@click.group(cls=Group, default=lambda _args: "list")
+def dlq() -> None:
+    """Jobs that have used up their retries: look at them, run them again, or give them up."""
+
+
+def _columns(output: Output) -> list[Column]:
+    return [
+        Column("ID", lambda job: str(job["id"])),
+        Column("QUEUE", lambda job: str(job["queue"]), dull="default"),
+        Column("RUNS", lambda job: str(job["attempts"]), right=True),
+        Column("REASON", lambda job: plain(job["reason"]), dull="exited"),
+        Column("EXIT", exit_of, dull="", right=True),
+        Column("DIED", lambda job: output.when(job["ended_at"] or job["updated_at"]), right=True),
+        Column("OWNER", lambda job: str(job["owner"]), wide=True),
+        Column("ERROR", lambda job: job["error"] or "", dull="", stretches=True),
+        Column("COMMAND", command_of, stretches=True),
+    ]
+
+
+def _dead(options: dict[str, Any]) -> dict[str, Any]:
+    return {**selector(take(options)), "state": ["dead"]}
+
+
+@dlq.command("list")
+@selector_options()
+@click.option("--seen", is_flag=True, help="Those that somebody has dealt with.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest so many.")
+@common()
+@click.pass_obj
+def list_(app: App, /, *, seen: bool, limit: int | None, **options: Any) -> None:
+    """Show dead jobs, the newest last."""
+    output = Output(app)
+    client = app.connect()
+    select = resolve_last(client, {**_dead(options), "seen": seen})
+    jobs = (
+        pages(client, select)
+        if limit is None
+        else iter(list(pages(client, select, limit=limit, newest_first=True))[::-1])
+    )
+    count = output.rows(jobs, _columns(output), empty="The dead letter queue is empty.")
+    if output.person and count:
+        app.say(f"{plural(count)}. Run again:  queuectl dlq retry ID     Give up:  queuectl dlq discard ID")
+
+
+@dlq.command("show")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--with-env", is_flag=True, help="The values of its environment, too.")
+@common()
+@click.pass_obj
+def show(app: App, ids: tuple[str, ...], *, with_env: bool) -> None:
+    """Show everything about dead jobs."""
+    client = app.connect()
+    names = _must_be_dead(client, list(ids))
+    print_details(app, [detail(client, name, with_env=with_env) for name in names])
+
+
+@dlq.command("retry")
+@selector_options(all_option=True)
+@retry_options
+@confirmation
+@common()
+@click.pass_obj
+def retry(app: App, /, *, delay: float | None, limit: int | None, spread: float | None, **options: Any) -> None:
+    """Run dead jobs again, with all their retries."""
+    client = app.connect()
+    select = _chosen(client, options)
+    answer = bulk(app, client, "retry", select, options, delay=delay, limit=limit, spread=spread)
+    report(app, answer, select, options, ("Back in the queue:", "retry"))
+
+
+@dlq.command("discard")
+@selector_options(all_option=True)
+@confirmation
+@common()
+@click.pass_obj
+def discard(app: App, /, **options: Any) -> None:
+    """Give dead jobs up. They are gone after a day; until then: queuectl undelete ID."""
+    client = app.connect()
+    select = _chosen(client, options)
+    report(app, bulk(app, client, "discard", select, options), select, options, ("Discarded", "discard"))
+
+
+def _chosen(client: Client, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the selector; named jobs must be dead, conditions mean the dead among all."""
+    select = selector(take(options))
+    if set(select) == {"ids"}:
+        return {"ids": _must_be_dead(client, select["ids"])}
+    return {**select, "state": ["dead"]} if select or options.get("all_") else {}
+
+
+def _must_be_dead(client: Client, ids: list[str]) -> list[str]:
+    names: list[str] = resolve_last(client, {"ids": ids})["ids"]
+    for name in names:
+        job = detail(client, name, tail=0)["job"]
+        if job["state"] != "dead":
+            message = f"job '{job['id']}' is {job['state']}, not dead"
+            raise RefusedError(
+                {"code": "wrong_state", "message": message}, f"Any job can be run again by:  queuectl retry {job['id']}"
+            )
+    return names

@@ -1,0 +1,282 @@
+"""``queuectl enqueue``: hand jobs over."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import click
+
+from queuectl_cli.client import Message
+from queuectl_cli.errors import CliError, RefusedError, UsageError
+from queuectl_cli.forms import Job, Line, bulk_lines, from_words
+from queuectl_cli.group import WordsCommand
+from queuectl_cli.jobflags import job_fields, job_options
+from queuectl_cli.options import App, common, stack
+from queuectl_cli.progress import Progress
+from queuectl_cli.render import Output, command_of, plural
+from queuectl_cli.submission import Result, Sender, batches, inline, merged, submission
+
+_FORM_OPTIONS = (
+    click.option("--jsonl", is_flag=True, help="One JSON job a line, from - or @FILE; the default for them."),
+    click.option("--lines", is_flag=True, help="One shell command a line, from - or @FILE."),
+    click.option("--atomic", is_flag=True, help="All of them or none."),
+    click.option("-n", "--dry-run", is_flag=True, help="Check, and store nothing."),
+)
+
+
+@click.command(cls=WordsCommand, options_metavar="[OPTIONS]")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="JSON | CMD | -- ARGV... | - | @FILE")
+@stack(_FORM_OPTIONS)
+@job_options
+@common()
+@click.pass_obj
+def enqueue(app: App, /, words: tuple[str, ...], *, explicit: bool, **flags: Any) -> None:
+    r"""Add jobs; the answer is their ids. Options come before the command.
+
+    \b
+      queuectl enqueue '{"id":"job1","command":"echo hello"}'
+      queuectl enqueue 'sleep 5 && echo done'
+      queuectl enqueue --in 10m --max-retries 5 -- rsync -a /src /dst
+      queuectl enqueue --lines @commands.txt
+    """
+    fields = job_fields(flags, os.environ)
+    source = _bulk_source(words, explicit=explicit, flags=flags)
+    if source is None:
+        _few(app, jobs_of(words, explicit=explicit, flags=flags, fields=fields), flags, fields)
+    else:
+        _many(app, source, flags, fields)
+
+
+def jobs_of(
+    words: Sequence[str], *, explicit: bool, flags: dict[str, Any], fields: dict[str, Any]
+) -> tuple[list[Job], dict[str, bytes]]:
+    """Return the jobs that the command line asks for, and inputs too large to go inside them. Raises `UsageError`."""
+    inputs: dict[str, bytes] = {}
+    if flags["script"] is not None:
+        if words:
+            raise UsageError("--script is the whole job; leave out the command")
+        jobs: list[Job] = [{}]
+        inline(jobs[0], "script", _read(flags["script"], "--script"), inputs)
+    elif words:
+        from shutil import which  # noqa: PLC0415  (costs 5 ms, and is needed here only)
+
+        jobs = from_words(words, explicit=explicit, which=which)
+    else:
+        raise UsageError(
+            "what is to be run?", "As in:  queuectl enqueue 'echo hello'", "More:   queuectl enqueue --help"
+        )
+    if len(jobs) > 1 and "id" in fields:
+        raise UsageError("--id names one job, and here are several")
+    if flags["stdin"] is not None:
+        data = _read(flags["stdin"], "--stdin")
+        for job in jobs:
+            inline(job, "stdin", data, inputs)
+    return [merged(job, fields) for job in jobs], inputs
+
+
+def _read(name: str, flag: str) -> bytes:
+    try:
+        if name == "-":
+            return sys.stdin.buffer.read()
+        with open(name, "rb") as file:  # noqa: PTH123  (pathlib costs 3 ms)
+            return file.read()
+    except OSError as error:
+        raise UsageError(f"{flag}: cannot read {name}: {error.strerror}") from None
+
+
+def _bulk_source(words: Sequence[str], *, explicit: bool, flags: dict[str, Any]) -> str | None:
+    """Return ``-`` or the name of the file that jobs are read from; None if they stand on the command line."""
+    asked = flags["jsonl"] or flags["lines"]
+    if flags["jsonl"] and flags["lines"]:
+        raise UsageError("--jsonl and --lines exclude each other")
+    bulk = len(words) == 1 and not explicit and (words[0] == "-" or words[0].startswith("@"))
+    if asked and not bulk:
+        raise UsageError(f"--{'jsonl' if flags['jsonl'] else 'lines'} reads from - (standard input) or @FILE")
+    if not bulk:
+        return None
+    for name in ("id", "script", "stdin"):
+        if flags[name] is not None:
+            raise UsageError(f"--{name} does not go with jobs from {words[0]}")
+    return words[0].removeprefix("@")
+
+
+# A few jobs, in one request.
+
+
+def _few(app: App, found: tuple[list[Job], dict[str, bytes]], flags: dict[str, Any], fields: dict[str, Any]) -> None:
+    jobs, inputs = found
+    if len(jobs) > 1:
+        lines = (Line(number, job, None) for number, job in enumerate(jobs, 1))
+        _store(app, lines, flags, fields={}, word="job", inputs=inputs)
+        return
+    sender = sender_for(app, clean=fields.get("env_mode") == "clean", dry_run=flags["dry_run"])
+    added = submit_one(app, sender, jobs[0], inputs)
+    output = Output(app)
+    if not output.person:
+        _print_ids(output, [added])
+    elif flags["dry_run"]:
+        output.lines([f"Would add: {command_of(jobs[0])}{_due(jobs[0], added)}."])
+    else:
+        output.lines([f"Job '{added['id']}' added{_due(jobs[0], added)}."])
+
+
+def sender_for(app: App, *, clean: bool, dry_run: bool = False) -> Sender:
+    """Return what hands jobs over; a daemon is started if that is right."""
+    client = app.connect(start=True)
+    source = submission(os.environ, local=client.target.local, clean=clean)
+    return Sender(client, app.token(client.target), source, dry_run=dry_run)
+
+
+def submit_one(app: App, sender: Sender, job: Job, inputs: dict[str, bytes]) -> Message:
+    """Store one job; return what the daemon says of it. Raises `RefusedError`."""
+    name = str(job.get("id", "ID"))
+    try:
+        answer = sender.submit([job], inputs)
+    except RefusedError as error:
+        raise RefusedError({"code": error.code, "message": error.message, "path": error.path}, job=name) from None
+    if answer.get("refused"):
+        raise RefusedError(answer["refused"][0], job=name)
+    for warning in answer.get("warnings", ()):
+        app.say(f"Note: {warning}")
+    added: Message = answer["jobs"][0]
+    return added
+
+
+def _print_ids(output: Output, added: Iterable[Message]) -> int:
+    if output.format in {"json", "jsonl"}:
+        return output.rows(added, ())
+    count = 0
+    for count, job in enumerate(added, 1):  # noqa: B007  (it is the result)
+        sys.stdout.write(f"{job['id']}\n")
+    return count
+
+
+def _due(job: Job, added: Message) -> str:
+    if not added.get("run_at") or not ("delay" in job or "run_at" in job):
+        return ""
+    from queuectl_cli.times import epoch, spoken  # noqa: PLC0415  (rarely needed)
+
+    return f" for {spoken(epoch(added['run_at']), time.time())}"
+
+
+# Many, in as many requests as they need.
+
+
+def _many(app: App, name: str, flags: dict[str, Any], fields: dict[str, Any]) -> None:
+    try:
+        descriptor = 0 if name == "-" else os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {error.strerror}") from None
+    if os.isatty(descriptor):
+        app.say("Reading one job a line from the terminal; end with Ctrl-D.")
+    lines = bulk_lines(read_lines(descriptor), plain=flags["lines"])
+    try:
+        _store(app, lines, flags, fields=fields, word="line", inputs={})
+    except IsADirectoryError:
+        raise UsageError(f"cannot read {name}: it is a directory") from None
+
+
+def read_lines(descriptor: int) -> Iterator[bytes | None]:
+    """Yield the lines of a file; None whenever its writer pauses, so that what is here can be handed over."""
+    rest = b""
+    regular = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    while data := os.read(descriptor, 262_144):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
+        if not regular and not select.select([descriptor], [], [], 0)[0]:
+            yield None
+    if rest:
+        yield rest
+
+
+def _store(
+    app: App,
+    lines: Iterable[Line | None],
+    flags: dict[str, Any],
+    *,
+    fields: dict[str, Any],
+    word: str,
+    inputs: dict[str, bytes],
+) -> None:
+    if inputs:
+        raise UsageError("an input of this size goes with one job only")
+    sender = sender_for(app, clean=fields.get("env_mode") == "clean", dry_run=flags["dry_run"])
+    tally = _Tally(app, word)
+    cut = batches(lines, sender.room, fields, tally.bad)
+    output = Output(app)
+    with tally.progress:
+        try:
+            results = _atomically(sender, cut, tally) if flags["atomic"] else sender.submit_all(cut)
+            good = tally.good(results)
+            count = sum(1 for _ in good) if output.person else _print_ids(output, good)
+        except CliError as error:
+            if tally.added:
+                error.hints = (*error.hints, f"{plural(tally.added)} had been stored before.")
+            raise
+    if output.person and not (flags["atomic"] and tally.bad):
+        output.lines([f"{plural(count)} {'would be ' * flags['dry_run']}added."])
+    tally.complain(atomic=flags["atomic"])
+
+
+def _atomically(sender: Sender, cut: Iterable[Sequence[tuple[int, bytes]] | None], tally: _Tally) -> list[Result]:
+    pieces = [batch for batch in cut if batch]
+    if tally.bad or not pieces:
+        return []
+    results = sender.submit_atomic(pieces)
+    return results if not any(result.error for result in results) else [result for result in results if result.error]
+
+
+class _Tally:
+    """Counts what was stored, and gathers what was not."""
+
+    def __init__(self, app: App, word: str) -> None:
+        self._app = app
+        self._word = word
+        self.bad: list[Result] = []
+        self.added = 0
+        self.progress = Progress(app, "enqueue")
+
+    def good(self, results: Iterable[Result]) -> Iterator[Message]:
+        """Yield what was stored."""
+        for result in results:
+            if result.added is None:
+                self.bad.append(result)
+                continue
+            self.added += 1
+            self.progress.show(f"{self.added:,} added, {len(self.bad):,} refused")
+            yield result.added
+
+    def complain(self, *, atomic: bool) -> None:
+        """Name each line that was refused. Raises `CliError` if there are any."""
+        if not self.bad:
+            return
+        self.bad.sort(key=lambda result: result.number)
+        bad = [(result.number, result.error or {}) for result in self.bad]
+        for number, error in bad:
+            self._app.say(f"{self._word} {number}: {error.get('message')}")
+        rest = "nothing was stored" if atomic else f"{plural(self.added)} stored"
+        raise BulkError(f"{plural(len(bad), self._word)} refused, {rest}", bad, self._word)
+
+
+class BulkError(CliError):
+    """Some of many jobs were refused."""
+
+    def __init__(self, message: str, bad: Sequence[tuple[int, Message]], word: str) -> None:
+        super().__init__(message, code="refused")
+        self._bad = bad
+        self._word = word
+
+    def as_json(self, status: int) -> dict[str, Any]:
+        """Return the object for programs, with each refusal."""
+        body = super().as_json(status)
+        body["error"]["refused"] = [
+            {self._word: number, **{name: error.get(name) for name in ("code", "message", "path")}}
+            for number, error in self._bad
+        ]
+        return body

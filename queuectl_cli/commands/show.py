@@ -1,0 +1,134 @@
+"""``queuectl show``: everything about a job."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from queuectl_cli.client import Client, Message
+from queuectl_cli.errors import RefusedError
+from queuectl_cli.options import App, common
+from queuectl_cli.render import Column, Output, Row, clean, command_of, exit_of, paint, plain
+from queuectl_cli.selection import resolve_last
+from queuectld.domain.durations import format_duration
+
+# Fields of the spec that the head of the page tells already.
+_TOLD = frozenset({"id", "command", "argv", "queue", "priority", "tags", "env"})
+
+
+def _span(seconds: float | None) -> str:
+    return "" if seconds is None else format_duration(seconds)
+
+
+def _history(output: Output) -> list[Column]:
+    return [
+        Column("RUN", lambda row: str(row["number"]), right=True),
+        Column("WORKER", lambda row: str(row["worker"])),
+        Column("STARTED", lambda row: output.when(row["started_at"]), right=True),
+        Column("TOOK", lambda row: _span(row["duration"]), right=True),
+        Column("ENDED BY", lambda row: plain(row["reason"] or "(runs)")),
+        Column("EXIT", exit_of, dull="", right=True),
+        Column("CPU", lambda row: _span(row["cpu_seconds"]), dull="", right=True),
+        Column("MEMORY", lambda row: _size(row["peak_memory"]), dull="", right=True),
+        Column("OUTPUT", lambda row: _size(row["output_bytes"]), dull="0 B", right=True),
+        Column("MESSAGE", lambda row: row["message"] or "", dull="", stretches=True),
+    ]
+
+
+def _size(count: int | None) -> str:
+    from queuectld.domain.sizes import format_size  # noqa: PLC0415  (only for the page for people)
+
+    return "" if count is None else format_size(count)
+
+
+@click.command
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.option("--with-env", is_flag=True, help="The values of its environment, too.")
+@click.option("-n", "--lines", default=10, type=click.IntRange(0, 1000), metavar="N", help="Last lines of output.")
+@common()
+@click.pass_obj
+def show(app: App, ids: tuple[str, ...], *, with_env: bool, lines: int) -> None:
+    """Show everything about jobs: what was asked for, each attempt, the end of the output."""
+    client = app.connect()
+    details = [
+        detail(client, name, tail=lines, with_env=with_env) for name in resolve_last(client, {"ids": list(ids)})["ids"]
+    ]
+    print_details(app, details)
+
+
+def detail(client: Client, name: str, **options: Any) -> Message:
+    """Return everything about one job."""
+    try:
+        return client.request("get", job=name, **options)
+    except RefusedError as error:
+        error.message = error.message if name in error.message else f"{error.message} ({name})"
+        raise
+
+
+def print_details(app: App, details: list[Message]) -> None:
+    """Print jobs: always an array in JSON, however few they are."""
+    output = Output(app)
+    if output.format in {"json", "jsonl", "name"} or app.fields:
+        output.rows([as_one(found) for found in details], ())
+        return
+    for number, found in enumerate(details):
+        output.lines([""] * bool(number))
+        output.lines(_page(found, output))
+
+
+def as_one(found: Message) -> Row:
+    """Return the promised form of a job: its fields, with ``history`` and all else beside them."""
+    return {**found["job"], **{name: value for name, value in found.items() if name != "job"}}
+
+
+def _page(found: Message, output: Output) -> list[str]:
+    job = found["job"]
+    lines = [f"{name:<12} {value}" for name, value in _head(job, found["spec"], output) if value]
+    if found["env"]:
+        lines.append(f"{'Environment':<12} {_environment(found['env'])}")
+    if found["history"]:
+        from queuectl_cli.render import table  # noqa: PLC0415  (beside its only use)
+
+        lines += ["", *table(found["history"], _history(output), wide=False)]
+    if found["output_tail"]:
+        lines += ["", f"Output (its end; all of it: queuectl logs {job['id']}):"]
+        lines += [f"  {clean(line)}" for line in found["output_tail"].splitlines()]
+    return lines
+
+
+def _head(job: Row, spec: Row, output: Output) -> list[tuple[str, str]]:
+    state = paint(job["state"], {"dead": "31", "failed": "33", "completed": "32"}.get(job["state"]), sys.stdout)
+    return [
+        ("Job", clean(job["id"])),
+        ("Command", clean(command_of(job))),
+        ("State", state + (f" ({job['reason']})" if job["reason"] else "")),
+        ("Waiting", plain(job["waiting"]).replace("_", " ") if job["waiting"] else ""),
+        ("Due", output.when(job["run_at"]) if job["waiting"] in {"not_due", "retry_wait"} else ""),
+        ("Queue", f"{job['queue']}, priority {job['priority']}"),
+        ("Owner", job["owner"]),
+        ("Attempts", f"{job['attempts']}, {job['retries_left']} of {job['max_retries']} retries left"),
+        ("Added", _when(job["created_at"], output)),
+        ("Started", _when(job["started_at"], output)),
+        ("Ended", _when(job["ended_at"], output)),
+        ("Took", _span(job["duration"])),
+        ("Exit", exit_of(job)),
+        ("Error", clean(job["error"] or "")),
+        ("Tags", ", ".join(f"{key}={value}" for key, value in job["tags"].items())),
+        *(
+            (name.replace("_", " ").capitalize(), clean(plain(value)))
+            for name, value in spec.items()
+            if name not in _TOLD
+        ),
+    ]
+
+
+def _when(text: str | None, output: Output) -> str:
+    return f"{text} ({output.when(text)} ago)".replace("now ago", "now") if text and not output.app.utc else text or ""
+
+
+def _environment(env: Row) -> str:
+    if any(value is not None for value in env.values()):
+        return "".join(f"\n  {clean(name)}={clean(plain(value))}" for name, value in sorted(env.items()))
+    return f"{len(env)} variables (--with-env shows them)"

@@ -1,0 +1,157 @@
+"""Starting `queuectld` in the background."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import time
+from typing import Final
+
+from queuectl_cli.client import Client, connect
+from queuectl_cli.errors import CliError, UnreachableError
+from queuectl_cli.options import App
+from queuectl_cli.render import plural
+from queuectl_cli.target import Target
+
+START_PATIENCE: Final = 20.0
+# Another daemon holds the state directory: somebody else was faster.
+_OTHER_DAEMON: Final = 75
+_NOT_THERE: Final = frozenset({"no_socket", "refused"})
+# They belong to the process that starts the daemon, not to the daemon.
+_NOT_INHERITED: Final = (
+    "QUEUECTL_JOB_ID",
+    "QUEUECTL_ATTEMPT",
+    "QUEUECTL_ATTEMPT_TOKEN",
+    "QUEUECTL_WORKER",
+    "QUEUECTL_HOST",
+)
+
+
+def connect_or_start(app: App, target: Target) -> Client:
+    """Connect; where nobody listens and it is right, start a daemon first. Raises `CliError`."""
+    try:
+        return connect(target, app.token(target))
+    except UnreachableError as error:
+        if error.code not in _NOT_THERE or (reason := why_not(target)):
+            if error.code in _NOT_THERE and reason:
+                error.hints = (*error.hints, reason)
+            raise
+    client = start(app, target)
+    app.say(_greeting(client))
+    return client
+
+
+def why_not(target: Target) -> str | None:
+    """Say why a daemon is not started by itself here; None if it is."""
+    if target.explicit:
+        return "It is not started by itself where -H or QUEUECTL_HOST says where it is."
+    if target.places.scope == "system":
+        return "The daemon of the system is not started by itself."
+    if os.environ.get("QUEUECTL_JOB_ID"):
+        return "It is not started by itself from inside a job."
+    if os.environ.get("QUEUECTL_AUTOSTART") == "0":
+        return "QUEUECTL_AUTOSTART=0 forbids starting it by itself."
+    return None
+
+
+def _greeting(client: Client) -> str:
+    status = client.request("status")
+    waiting = status["states"].get("pending", 0) + status["states"].get("failed", 0)
+    rest = f", {plural(waiting)} waiting from last time" if waiting else ""
+    return f"Started queuectld (pid {status['pid']}, {plural(status['limit'], 'worker')}{rest})."
+
+
+def start(app: App, target: Target) -> Client:
+    """Start a daemon in a session of its own, wait until it answers. Raises `CliError` with what it said."""
+    state = os.path.abspath(target.places.state)  # noqa: PTH100  (as everywhere here, without pathlib)
+    log = f"{state}/daemon.log"
+    try:
+        os.makedirs(state, mode=0o700, exist_ok=True)  # noqa: PTH103  (same)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CliError(
+            f"cannot start queuectld: {error.filename}: {error.strerror}",
+            "The daemon keeps its queue there; QUEUECTL_STATE_DIR names another place.",
+            code="cannot_start",
+            status=77 if isinstance(error, PermissionError) else 69,
+        ) from None
+    try:
+        begin = os.fstat(descriptor).st_size
+        process = _spawn(app, descriptor)
+    finally:
+        os.close(descriptor)
+    return _await(app, process, log, begin)
+
+
+def _spawn(app: App, log: int) -> subprocess.Popen[bytes]:
+    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    for name in ("QUEUECTL_STATE_DIR", "QUEUECTL_CONFIG"):
+        if env.get(name):
+            env[name] = os.path.abspath(env[name])  # noqa: PTH100  (the daemon's directory is another)
+    scope = [f"--{app.scope}"] if app.scope else []
+    return subprocess.Popen(  # noqa: S603  (our own daemon)
+        [*_program(), *scope],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd="/",
+        env=env,
+        start_new_session=True,
+    )
+
+
+def _program() -> list[str]:
+    beside = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "queuectld")  # noqa: PTH100, PTH118, PTH120
+    if os.access(beside, os.X_OK) and not os.path.isdir(beside):  # noqa: PTH112  (pathlib costs 3 ms)
+        return [beside]
+    return [sys.executable, "-P", "-m", "queuectld.main"]
+
+
+def _await(app: App, process: subprocess.Popen[bytes], log: str, begin: int) -> Client:
+    deadline = time.monotonic() + START_PATIENCE
+    exited = os.pidfd_open(process.pid)
+    other = False
+    try:
+        while time.monotonic() < deadline:
+            # Resolved anew each time: the daemon records where it listens.
+            target = app.target()
+            try:
+                client = connect(target, app.token(target))
+            except UnreachableError as error:
+                if error.code not in {*_NOT_THERE, "connection_lost"}:
+                    raise
+            else:
+                # It is not our child any more as far as we care; init reaps it.
+                process.returncode = 0
+                return client
+            if other:
+                time.sleep(0.05)
+            elif select.select([exited], [], [], 0.02)[0]:
+                if process.wait() != _OTHER_DAEMON:
+                    raise _failed(process.returncode, log, begin)
+                other = True
+    finally:
+        os.close(exited)
+    if other:
+        raise _failed(_OTHER_DAEMON, log, begin)
+    raise UnreachableError(
+        f"queuectld was started (pid {process.pid}) and does not answer after {START_PATIENCE:g} s",
+        f"See its log:  {log}",
+        code="cannot_start",
+    )
+
+
+def _failed(status: int, log: str, begin: int) -> UnreachableError:
+    with open(log, "rb") as file:  # noqa: PTH123  (as everywhere here, without pathlib)
+        file.seek(begin)
+        said = file.read(65_536).decode(errors="replace").splitlines()
+    # What it says for people comes last; a configuration error keeps its own exit code.
+    return UnreachableError(
+        f"queuectld could not start (exit {status})",
+        *said[-5:],
+        f"Its log:  {log}",
+        code="cannot_start",
+        status=78 if status == 78 else 69,
+    )
