@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import stat
+import threading
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from server_rig import PATIENCE, Client, Rig
+
+from queuectld.errors import BadConfigError, StoreLockedError
+from queuectld.protocol.words import INFLIGHT_LIMIT
+
+TOKEN = "a-token-of-more-than-16-characters"
+
+
+@pytest.fixture
+def rig(tmp_path):
+    with Rig(tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def client(rig):
+    return rig.connect()
+
+
+@pytest.fixture
+def tcp(tmp_path):
+    token_file = tmp_path / "token"
+    token_file.write_text(TOKEN + "\n")
+    token_file.chmod(0o600)
+    with Rig(tmp_path, environ={"QUEUECTLD_TCP": "127.0.0.1:0", "QUEUECTLD_TOKEN_FILE": str(token_file)}) as rig:
+        yield rig
+
+
+def until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "number"),
+    [
+        (b"hello", "bad_json", None),
+        (b'{"id":1,"op":"ping"', "bad_json", 1),
+        (b"[]", "bad_request", None),
+        (b'{"op":"ping"}', "bad_request", None),
+        (b'{"id":1.5,"op":"ping"}', "bad_request", None),
+        (b'{"id":1}', "unknown_op", 1),
+        (b'{"id":"x","op":"frobnicate"}', "unknown_op", "x"),
+        (b'{"id":1,"op":"ping","extra":1}', "bad_request", 1),
+        (b'{"id":1,"op":"list","limit":0}', "bad_request", 1),
+        (b'{"id":1,"op":"list","limit":1e400}', "bad_request", 1),
+        (b'{"id":1,"op":"list","limit":NaN}', "bad_json", 1),
+        (b'{"id":1,"op":"get","job":"\xff\xfe"}', "bad_request", 1),
+        (b"\x00\x01\x02\xff", "bad_json", None),
+        (b'{"id":1,"op":"ping","x":' + b"[" * 5000 + b"]" * 5000 + b"}", "bad_json", 1),
+        (b'{"id":' + b"9" * 5000 + b',"op":"ping"}', "bad_request", None),
+    ],
+)
+def test_a_line_that_is_no_request_is_answered_and_harms_nothing(client, line, code, number):
+    client.send_raw(line + b"\n")
+
+    answer = client.receive()
+
+    assert answer["error"]["code"] == code
+    assert answer["id"] == number
+    assert client.ok(op="ping")
+
+
+def test_a_line_over_the_limit_is_answered_and_skipped(client):
+    writer = threading.Thread(target=client.send_raw, args=(b"x" * 2_000_000 + b"\n",))
+    writer.start()
+
+    answer = client.receive()
+
+    writer.join()
+    assert answer["error"]["code"] == "line_too_long"
+    assert client.ok(op="ping")
+
+
+def test_half_a_line_and_then_silence_harms_nobody(rig, client):
+    client.send_raw(b'{"id":1,"op":"pi')
+
+    assert rig.connect().ok(op="ping")
+    client.send_raw(b'ng"}\n')
+
+    assert client.receive()["id"] == 1
+
+
+def test_bytes_may_come_one_by_one(client):
+    for byte in b'{"id":7,"op":"ping"}\n':
+        client.send_raw(bytes([byte]))
+
+    assert client.receive()["id"] == 7
+
+
+def test_answers_come_in_the_order_of_the_requests(client):
+    requests = []
+    for number in range(200):
+        requests.append({"id": 3 * number, "op": "enqueue", "jobs": [{"command": "true", "id": f"j{number}"}]})
+        requests.append({"id": 3 * number + 1, "op": "get", "job": f"j{number}"})
+        requests.append({"id": 3 * number + 2, "op": "nonsense"})
+    sender = threading.Thread(
+        target=client.send_raw, args=(b"".join(json.dumps(one).encode() + b"\n" for one in requests),)
+    )
+    sender.start()
+
+    answers = [client.receive() for _ in requests]
+
+    sender.join()
+    assert [answer["id"] for answer in answers] == [one["id"] for one in requests]
+    # A read sees what the same connection asked to be written before.
+    assert all("ok" in answer for answer in answers[1::3])
+
+
+def test_streams_do_not_hold_up_short_requests(client):
+    stream = client.send(op="events", follow=True)
+
+    client.send(op="ping")
+    assert client.receive()["ok"]["version"]
+    stop = client.send(op="stop", stream=stream)
+
+    assert client.receive() == {"id": stream, "ok": {"next": 1, "stopped": True}}
+    assert client.receive() == {"id": stop, "ok": {"stopped": True}}
+
+
+def test_only_an_open_stream_can_be_stopped(client):
+    assert client.error(op="stop", stream=99)["code"] == "no_such_stream"
+
+
+def test_two_streams_cannot_share_a_number(client):
+    client.send(id=5, op="events", follow=True)
+    client.send(id=5, op="events", follow=True)
+
+    assert client.receive()["error"]["path"] == "$.id"
+
+
+def test_streams_leave_room_for_the_request_that_stops_one(client):
+    for number in range(100, 100 + INFLIGHT_LIMIT):
+        client.send(id=number, op="events", follow=True)
+    refused = client.receive()
+    client.send(id=1, op="stop", stream=100)
+
+    assert refused["error"]["code"] == "bad_request"
+    assert client.receive()["id"] == 100
+    assert client.receive()["id"] == 1
+
+
+def test_at_the_limit_of_open_requests_the_server_stops_reading(rig, client):
+    rig.connect().ok(op="enqueue", jobs=[{"command": "true", "id": f"j{n}"} for n in range(INFLIGHT_LIMIT)])
+    for _ in range(INFLIGHT_LIMIT):
+        rig.start_job()
+    for number in range(INFLIGHT_LIMIT):
+        client.send(op="cancel", select={"ids": [f"j{number}"]})
+    until(lambda: len([one for one in rig.control.asked if one[0] == "cancel"]) == INFLIGHT_LIMIT)
+    client.sock.setblocking(False)
+
+    sent = 0
+    with pytest.raises(BlockingIOError):
+        while sent < 64 * 1024 * 1024:
+            sent += client.sock.send(b'{"id":1,"op":"ping"}\n' * 1000)
+
+    # What the kernel holds, and one read of the server.
+    assert sent < 4 * 1024 * 1024
+    assert rig.connect().ok(op="ping")
+
+
+def test_a_client_that_does_not_read_costs_no_memory(rig, client):
+    rig.connect().ok(op="enqueue", jobs=[{"command": "x" * 1000} for _ in range(800)])
+    for number in range(60):
+        client.send(id=number, op="list", limit=800)
+    until(lambda: any(not one.room.is_set() for one in rig.call(lambda: list(rig.server._sessions))))
+
+    held = max(one._transport.get_write_buffer_size() for one in rig.call(lambda: list(rig.server._sessions)))
+
+    assert held < 4 * 1024 * 1024
+    # And it gets all of it once it reads.
+    assert [len(client.receive()["ok"]["jobs"]) for _ in range(60)] == [800] * 60
+
+
+def test_a_slow_follower_gets_every_event_and_is_not_waited_for(rig, client):
+    client.send(id=1, op="events", start=1, follow=True)
+    other = rig.connect()
+    for _ in range(10):
+        other.ok(op="enqueue", jobs=[{"command": "true"} for _ in range(1000)])
+
+    numbers = [client.receive()["event"]["number"] for _ in range(10_000)]
+
+    assert numbers == list(range(1, 10_001))
+
+
+def test_what_was_asked_before_the_end_of_the_input_is_answered(client):
+    client.send(op="enqueue", jobs=[{"command": "true", "id": "a"}])
+    client.send(op="get", job="a")
+    client.send(op="events", start=1, follow=True)
+    client.sock.shutdown(socket.SHUT_WR)
+
+    assert client.receive()["ok"]["jobs"][0]["id"] == "a"
+    rest = [client.receive() for _ in range(3)]
+    assert {answer["id"] for answer in rest} == {2, 3}
+    assert client.file.readline() == b""
+
+
+def test_a_connection_that_goes_away_in_the_middle_leaves_nothing(rig):
+    client = rig.connect()
+    client.send(op="events", follow=True)
+    client.send(op="wait", select={})
+    client.ok(op="ping")
+
+    client.close()
+
+    until(lambda: not rig.server._sessions)
+    until(lambda: not rig.hub._listeners)
+
+
+def test_a_thousand_idle_connections_disturb_nobody(rig):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
+    try:
+        crowd = [rig.connect(greeted=False) for _ in range(1000)]
+
+        began = time.monotonic()
+        assert rig.connect().ok(op="status")["connections"] == 1001
+        assert time.monotonic() - began < 2
+        assert crowd[0].receive()["protocol"] == [1]
+    finally:
+        for client in crowd:
+            client.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_error_of_ours_is_internal_and_the_connection_lives(rig, client, monkeypatch):
+    monkeypatch.setattr("queuectld.service.jobs.listing", lambda *_a, **_k: 1 / 0)
+
+    assert client.error(op="list")["code"] == "internal"
+
+    assert client.ok(op="ping")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.one_of(
+        st.binary(max_size=300),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["id", "op", "jobs", "command", "select", "stream"]), inner, max_size=4
+                )
+            ),
+        ).map(lambda value: json.dumps(value).encode()),
+        st.tuples(
+            st.sampled_from(["enqueue", "list", "get", "logs", "wait", "stop", "stage", "retry", "count"]),
+            st.dictionaries(
+                st.sampled_from(["jobs", "job", "select", "limit", "stream", "key", "data", "after"]),
+                st.none() | st.integers() | st.text(max_size=5) | st.lists(st.text(max_size=5), max_size=2),
+            ),
+        ).map(lambda pair: json.dumps({"id": 1, "op": pair[0]} | pair[1]).encode()),
+    )
+)
+def test_no_line_kills_the_connection(rig, data):
+    client = rig.connect()
+
+    client.send_raw(data.replace(b"\n", b" ") + b'\n{"id":"end","op":"ping"}\n')
+
+    while client.receive().get("id") != "end":
+        pass
+    client.close()
+
+
+# Over TCP.
+
+
+def test_over_tcp_nothing_is_answered_before_the_token(tcp):
+    client = Client.tcp(tcp.server.tcp_address)
+    assert client.receive()["authenticate"] is True
+
+    assert client.error(op="status")["code"] == "unauthenticated"
+
+    assert client.file.readline() == b""
+    client.close()
+
+
+def test_a_wrong_token_is_refused_and_the_connection_ends(tcp):
+    client = Client.tcp(tcp.server.tcp_address)
+    client.receive()
+
+    assert client.error(op="hello", token="wrong")["code"] == "unauthenticated"
+
+    assert client.file.readline() == b""
+    client.close()
+
+
+def test_the_right_token_opens_everything(tcp):
+    client = Client.tcp(tcp.server.tcp_address)
+    client.receive()
+
+    assert client.ok(op="hello", token=TOKEN)["user"]
+
+    assert client.add()
+    client.close()
+
+
+def test_who_shows_no_token_in_time_is_sent_away(tcp):
+    client = Client.tcp(tcp.server.tcp_address)
+    client.receive()
+
+    with pytest.raises((EOFError, ConnectionResetError)):
+        client.receive()
+    client.close()
+
+
+def test_a_token_that_everybody_can_read_is_refused(tmp_path):
+    token_file = tmp_path / "token"
+    token_file.write_text(TOKEN)
+    token_file.chmod(0o644)
+
+    with (
+        pytest.raises(BadConfigError, match="read by everybody"),
+        Rig(tmp_path, environ={"QUEUECTLD_TCP": "127.0.0.1:0", "QUEUECTLD_TOKEN_FILE": str(token_file)}),
+    ):
+        pass
+
+
+# The socket.
+
+
+def test_the_socket_has_its_mode_from_the_beginning(tmp_path):
+    with Rig(tmp_path, environ={"QUEUECTLD_SOCKET_MODE": "0640"}) as rig:
+        assert stat.S_IMODE(rig.socket.stat().st_mode) == 0o640
+        assert os.listdir(tmp_path) == ["queuectl.sock"]
+    assert not rig.socket.exists()
+
+
+def test_what_a_dead_daemon_left_is_replaced(tmp_path):
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "queuectl.sock"))
+
+    with Rig(tmp_path) as rig:
+        assert rig.connect().ok(op="ping")
+
+
+def test_a_living_daemon_is_not_pushed_aside(tmp_path):
+    with Rig(tmp_path) as rig:
+        with pytest.raises(StoreLockedError), Rig(tmp_path):
+            pass
+
+        assert rig.connect().ok(op="ping")
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
+    (tmp_path / "queuectl.sock").write_text("precious")
+
+    with pytest.raises(BadConfigError), Rig(tmp_path):
+        pass
+
+    assert (tmp_path / "queuectl.sock").read_text() == "precious"
+
+
+def test_the_path_may_be_longer_than_a_socket_address(tmp_path):
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    with Rig(deep) as rig:
+        descriptor = os.open(deep, os.O_PATH)
+        client = Client.unix(f"/proc/self/fd/{descriptor}/queuectl.sock")
+        os.close(descriptor)
+
+        assert client.receive()["protocol"] == [1]
+        client.close()

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+from driving import Driver, draft
+
+from queuectld.store.memory import MemoryStore
+from queuectld.store.sqlite import open_store
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request, tmp_path):
+    made = MemoryStore() if request.param == "memory" else open_store(tmp_path / "queue.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def drive(store):
+    return Driver(store)
+
+
+@pytest.fixture
+def numbered(drive):
+    """Ten jobs j0 … j9 in the default queue."""
+    return drive.add(*(draft(f"j{index}") for index in range(10)))

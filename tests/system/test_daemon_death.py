@@ -1,0 +1,252 @@
+"""The daemon is killed: commands go on undisturbed, and the next daemon knows how they ended."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from tests.system import processes
+from tests.system.gate import Gate
+from tests.system.livedaemon import LiveDaemon
+from tests.system.waiting import wait_for
+from tests.system.wire import RefusedError, Wire
+from tests.system.witness import Witness
+
+
+def test_a_command_runs_on_while_its_daemon_is_killed_and_the_next_one_adopts_it(
+    daemon: LiveDaemon, witness: Witness, gate: Gate
+) -> None:
+    with daemon.wire() as wire:
+        wire.enqueue(witness.command(f"{gate.wait()}; echo said"), id="long")
+    start = wait_for(lambda: witness.started("long"), "the command has started")
+    worker = daemon.worker_of("long")
+
+    daemon.again()
+
+    adopted = wait_for(lambda: [one for one in daemon.workers() if one["job"] == "long"], "the worker is adopted")
+    assert (adopted[0]["pid"], adopted[0]["phase"]) == (worker, "running")
+    assert processes.alive(start.pid)
+    gate.open()
+    job = daemon.wait_for_state("long", "completed")
+    assert witness.runs() == {"long": ["1 start", "1 end"]}
+    assert (job["attempts"], job["exit_code"], daemon.output("long")) == (1, 0, b"said\n")
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_command_that_ends_while_there_is_no_daemon_is_recorded_by_the_next(
+    daemon: LiveDaemon, witness: Witness, gate: Gate, code: int
+) -> None:
+    with daemon.wire() as wire:
+        wire.enqueue(witness.command(f"{gate.wait()}; echo said; (exit {code})"), id="long", max_retries=0)
+    wait_for(lambda: witness.started("long"), "the command has started")
+
+    daemon.kill()
+    gate.open()
+    wait_for(lambda: list((daemon.state / "outcomes").iterdir()), "the worker has written down how it ended")
+    daemon.start()
+
+    job = daemon.wait_for_state("long", "completed" if code == 0 else "dead")
+    assert witness.runs() == {"long": ["1 start", "1 end"]}
+    assert (job["attempts"], job["exit_code"], daemon.output("long")) == (1, code, b"said\n")
+    wait_for(lambda: not list((daemon.state / "outcomes").iterdir()), "what is recorded has been removed")
+
+
+def test_a_worker_that_dies_while_there_is_no_daemon_is_found_by_the_next(
+    daemon: LiveDaemon, witness: Witness, gate: Gate
+) -> None:
+    with daemon.wire() as wire:
+        wire.enqueue(witness.command(gate.wait()), id="long")
+    start = wait_for(lambda: witness.started("long"), "the command has started")
+    worker = daemon.worker_of("long")
+
+    daemon.kill()
+    processes.kill(worker)
+    daemon.start()
+
+    wait_for(lambda: witness.started("long", 2), "the job runs again")
+    assert not processes.alive(start.pid)
+    gate.open()
+    daemon.wait_for_state("long", "completed")
+    assert witness.runs()["long"] == ["1 start", "2 start", "2 end"]
+    assert [attempt["reason"] for attempt in daemon.history("long")] == ["lost", "exited"]
+
+
+def test_a_cancel_that_was_stored_is_carried_out_by_the_next_daemon(daemon: LiveDaemon) -> None:
+    with daemon.wire() as wire:
+        # Does not hear TERM, so that the first daemon cannot be through with it.
+        wire.enqueue("trap '' TERM; while :; do sleep 0.05; done", id="stubborn", kill_after=1)
+        daemon.worker_of("stubborn")
+        wire.call("cancel", select={"ids": ["stubborn"]}, no_wait=True)
+
+    daemon.again()
+
+    job = daemon.wait_for_state("stubborn", "cancelled")
+    assert (job["attempts"], job["reason"]) == (1, "cancelled")
+
+
+def test_idle_workers_end_when_no_daemon_comes_back(new_daemon: Callable[..., LiveDaemon]) -> None:
+    daemon = new_daemon(orphan_timeout=0.5).start()
+    with daemon.wire() as wire:
+        wire.enqueue("true", id="one")
+    daemon.wait_for_state("one", "completed")
+    workers = [worker["pid"] for worker in daemon.workers()]
+
+    daemon.kill()
+
+    assert workers
+    wait_for(lambda: not any(processes.alive(pid) for pid in workers), "the workers have ended")
+
+
+def test_a_second_daemon_on_the_same_state_is_refused_with_75_and_harms_nothing(daemon: LiveDaemon) -> None:
+    first = daemon.process
+
+    daemon.launch()
+    assert daemon.process is not None
+    code = daemon.process.wait(20)
+    daemon.process = first
+
+    assert code == 75
+    assert daemon.answers()
+
+
+def test_a_socket_left_by_a_killed_daemon_is_replaced(daemon: LiveDaemon) -> None:
+    daemon.kill()
+    assert daemon.socket.exists()
+
+    daemon.start()
+
+    assert daemon.counts() == {}
+
+
+class Submitter(threading.Thread):
+    """Sends jobs without end, each under a key so that it may send it again, and notes what was acknowledged."""
+
+    def __init__(self, daemon: LiveDaemon, command: str, name: str) -> None:
+        super().__init__(name=name)
+        self._daemon, self._command = daemon, command
+        self._over = threading.Event()
+        self.acknowledged: list[str] = []
+
+    def run(self) -> None:
+        number = 0
+        while not self._over.is_set():
+            job = f"{self.name}-{number}"
+            request = {"jobs": [{"id": job, "command": self._command, "max_retries": 0}], "request": job}
+            try:
+                with self._daemon.wire() as wire:
+                    number = self._send(wire, number, request)
+            except OSError:
+                time.sleep(0.01)
+
+    def _send(self, wire: Wire, number: int, request: dict[str, object]) -> int:
+        while not self._over.is_set():
+            wire.call("enqueue", **request)
+            self.acknowledged.append(f"{self.name}-{number}")
+            number += 1
+            job = f"{self.name}-{number}"
+            request = {**request, "jobs": [{"id": job, "command": self._command, "max_retries": 0}], "request": job}
+            time.sleep(0.002)
+        return number
+
+    def finish(self) -> None:
+        self._over.set()
+        self.join()
+
+
+@pytest.mark.slow
+def test_kills_at_random_under_load_lose_nothing_and_run_nothing_twice(
+    new_daemon: Callable[..., LiveDaemon], witness: Witness
+) -> None:
+    daemon = new_daemon(workers=4).start()
+    luck = random.Random(1)
+    submitters = [Submitter(daemon, witness.command("sleep 0.03"), f"s{n}") for n in range(2)]
+    for one in submitters:
+        one.start()
+
+    for _ in range(12):
+        # Not a wait for something: the moment of death is what is drawn at random.
+        time.sleep(luck.uniform(0.0, 0.5))
+        daemon.again()
+    for one in submitters:
+        one.finish()
+    acknowledged = [job for one in submitters for job in one.acknowledged]
+    wait_for(lambda: set(daemon.counts()) <= {"completed"}, "all jobs are over", deadline=60)
+
+    assert len(acknowledged) == len(set(acknowledged))
+    with daemon.wire() as wire:
+        stored = wire.ids()
+    # The answer to the last request of each may have been lost with its daemon.
+    assert set(acknowledged) <= set(stored)
+    assert len(stored) <= len(acknowledged) + len(submitters)
+    assert witness.overlaps() == []
+    assert witness.repeated() == []
+    # Nobody killed a worker, so nothing may have run a second time.
+    told = Counter(line.job for line in witness.lines() if line.what == "start")
+    assert told == Counter(stored)
+    assert {job: witness.runs()[job][-1].split()[1] for job in stored} == dict.fromkeys(stored, "end")
+
+
+@pytest.mark.slow
+def test_kills_of_workers_and_daemons_at_random_never_run_a_job_twice_at_once(
+    new_daemon: Callable[..., LiveDaemon], witness: Witness
+) -> None:
+    daemon = new_daemon(workers=4, max_lost=100).start()
+    luck = random.Random(2)
+    with daemon.wire() as wire:
+        wire.call("enqueue", jobs=[{"id": f"n{i}", "command": witness.command("sleep 0.05")} for i in range(150)])
+
+    while set(daemon.counts()) != {"completed"}:
+        time.sleep(luck.uniform(0.0, 0.3))
+        workers = [worker["pid"] for worker in daemon.workers()]
+        if workers and luck.random() < 0.8:
+            processes.kill(luck.choice(workers))
+        if luck.random() < 0.3:
+            daemon.again()
+
+    assert daemon.counts() == {"completed": 150}
+    assert witness.overlaps() == []
+    assert witness.repeated() == []
+    assert {job: told[-1].split()[1] for job, told in witness.runs().items()} == {f"n{i}": "end" for i in range(150)}
+
+
+def test_a_request_that_is_sent_again_to_the_next_daemon_makes_no_second_job(daemon: LiveDaemon) -> None:
+    with daemon.wire() as wire:
+        first = wire.call("enqueue", jobs=[{"command": "true"}], request="key-1")
+
+    daemon.again()
+
+    with daemon.wire() as wire:
+        again = wire.call("enqueue", jobs=[{"command": "true"}], request="key-1")
+        assert [job["id"] for job in again["jobs"]] == [job["id"] for job in first["jobs"]]
+        assert [job["created"] for job in again["jobs"]] == [False]
+        assert len(wire.ids()) == 1
+
+
+def test_a_restart_asked_for_is_noticed_by_no_job(daemon: LiveDaemon, witness: Witness, gate: Gate) -> None:
+    with daemon.wire() as wire:
+        wire.enqueue(witness.command(f"{gate.wait()}; echo said"), id="long")
+    start = wait_for(lambda: witness.started("long"), "the command has started")
+    old = daemon.pid
+
+    done = daemon.cli("daemon", "restart")
+
+    assert done.code == 0, done
+    assert daemon.process is not None
+    daemon.process.wait(20)
+    wait_for(lambda: _answers(daemon) and daemon.pid != old, "another daemon answers")
+    assert processes.alive(start.pid)
+    gate.open()
+    assert daemon.wait_for_state("long", "completed")["attempts"] == 1
+    assert witness.runs() == {"long": ["1 start", "1 end"]}
+
+
+def _answers(daemon: LiveDaemon) -> bool:
+    try:
+        return bool(daemon.pid)
+    except (OSError, RefusedError):
+        return False

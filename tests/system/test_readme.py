@@ -1,0 +1,134 @@
+"""The README says nothing that is not so: its tour is walked, its diagram and its tables are those of the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from queuectld.domain import diagram
+from queuectld.domain.durations import format_duration
+from queuectld.keys import KEYS
+from tests.system.livedaemon import LiveDaemon
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+# Stands for anything in an output that is shown.
+ANYTHING = "…"
+MARK = "\x1e"
+
+
+class Step(NamedTuple):
+    command: str
+    output: str
+
+
+def tour() -> list[Step]:
+    """Return the commands of the console blocks, each with the output that is shown."""
+    steps: list[Step] = []
+    for block in re.findall(r"^```console\n(.*?)^```", README, re.DOTALL | re.MULTILINE):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            steps.append(Step(command, output.strip()))
+    return steps
+
+
+def as_script(steps: list[Step]) -> str:
+    """Return one shell session, in which `$?` is what it would be if the commands were typed."""
+    lines = ["code=0"]
+    for step in steps:
+        lines += [f"printf '{MARK}'", "(exit $code)", step.command, "code=$?"]
+    return "\n".join(lines) + "\n"
+
+
+def on_a_terminal(daemon: LiveDaemon, script: str) -> tuple[list[str], str]:
+    """Run a script in bash with its standard output on a terminal; return what each command said, and all errors."""
+    main, terminal = os.openpty()
+    errors = daemon.home / "errors"
+    env = daemon.env | {"NO_COLOR": "1", "COLUMNS": "120", "TERM": "xterm"}
+    del env["QUEUECTL_AUTOSTART"]
+    words = f"exec bash -c {shlex.quote(script)} 2>{errors}"
+    pid = os.posix_spawn(
+        "/bin/sh",
+        ["sh", "-c", f"cd {daemon.home}; {words}"],
+        env,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, terminal, 1)],
+        setsid=True,
+    )
+    os.close(terminal)
+    said = b"".join(iter(lambda: _read(main), b""))
+    os.close(main)
+    os.waitpid(pid, 0)
+    parts = said.decode().replace("\r\n", "\n").split(MARK)[1:]
+    return [part.strip() for part in parts], errors.read_text()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        # So a terminal tells that nobody has it open any more.
+        return b""
+
+
+def as_pattern(shown: str) -> str:
+    return ".*".join(re.escape(piece) for piece in shown.split(ANYTHING))
+
+
+@pytest.mark.slow
+def test_the_tour_says_what_it_is_shown_to_say(new_daemon: Callable[..., LiveDaemon]) -> None:
+    steps = tour()
+
+    said, errors = on_a_terminal(new_daemon(), as_script(steps))
+
+    assert len(said) == len(steps) > 10
+    for step, output in zip(steps, said, strict=True):
+        assert re.fullmatch(as_pattern(step.output), output, re.DOTALL), f"$ {step.command}\n{output}\n\n{errors}"
+    assert "Error" not in errors
+
+
+def between(mark: str) -> str:
+    found = re.search(rf"<!-- {mark} -->\n(.*?)<!-- /{mark} -->", README, re.DOTALL)
+    assert found, f"the README has no part marked {mark}"
+    return found[1].strip()
+
+
+def test_the_diagram_is_the_one_of_the_transition_table() -> None:
+    assert between("states") == diagram.block()
+
+
+def test_the_table_of_configuration_names_every_key_with_its_default() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \| (.*?) \|", between("configuration"), re.MULTILINE)
+
+    assert [name for name, _ in rows] == [key.name for key in KEYS.values()]
+    for (name, default), key in zip(rows, KEYS.values(), strict=True):
+        assert default == shown_default(key.default, key.unit), name
+
+
+def shown_default(value: object, unit: str | None) -> str:
+    match unit, value:
+        case _, None:
+            shown = "none"
+        case "mode", int(mode):
+            shown = f"`{mode:04o}`"
+        case "bytes", int(size):
+            shown = f"{size // 2**20} MiB"
+        case "seconds", int(span) | float(span):
+            shown = format_duration(span)
+        case _, bool():
+            shown = str(value).lower()
+        case _, int() | float():
+            shown = f"{value:,}".removesuffix(".0")
+        case _:
+            shown = f"`{value}`"
+    return shown
+
+
+def test_every_program_the_readme_tells_people_to_run_is_there() -> None:
+    for program in ("deploy/demo", "tests/run"):
+        assert os.access(Path(__file__).parents[2] / program, os.X_OK), program
+        assert program in README
