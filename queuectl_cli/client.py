@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
-import time
-from collections.abc import Generator, Iterable
+import sys
+from collections.abc import Generator
 from typing import Any, Final
 
 from queuectl_cli.errors import CliError, LostError, RefusedError, UnreachableError, UsageError
@@ -57,6 +58,11 @@ class Client:
         """Return the descriptor, for waiting on several things."""
         return self._socket.fileno()
 
+    def peer_pid(self) -> int:
+        """Return the process at the other end of a Unix socket, in our numbering; 0 if it has none there."""
+        packed = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int.from_bytes(packed[:4], sys.byteorder)
+
     def close(self) -> None:
         """End the connection; the daemon ends what belonged to it."""
         self._socket.close()
@@ -78,13 +84,23 @@ class Client:
         """Send bytes. Raises `UsageError` if they are more than the daemon takes in a line, `LostError`."""
         if len(line) > self.line_limit + 1:
             raise UsageError(f"the request has {len(line):,} bytes; queuectld takes {self.line_limit:,} in a line")
-        try:
-            self._socket.settimeout(ANSWER_PATIENCE)
-            self._socket.sendall(line)
-        except TimeoutError:
-            raise self._silent(ANSWER_PATIENCE) from None
-        except OSError as error:
-            raise self._lost(error.strerror) from None
+        rest = memoryview(line)
+        self._socket.settimeout(0)
+        while rest:
+            try:
+                rest = rest[self._socket.send(rest) :]
+            except BlockingIOError:
+                self._make_way()
+            except OSError as error:
+                raise self._lost(error.strerror) from None
+
+    def _make_way(self) -> None:
+        """Wait until more can be sent; read meanwhile, since the daemon may be waiting for just that."""
+        readable, writable, _ = select.select([self._socket], [self._socket], [], ANSWER_PATIENCE)
+        if readable:
+            self.fill()
+        elif not writable:
+            raise self._silent(ANSWER_PATIENCE)
 
     def request(self, op: str, *, patience: float | None = ANSWER_PATIENCE, **fields: Any) -> Message:
         """Send a request and return what is answered. Raises `RefusedError`, `LostError`."""
@@ -192,18 +208,6 @@ def connect(target: Target, token: str | None = None) -> Client:
         client.close()
         raise
     return client
-
-
-def reconnect(target: Target, token: str | None, pauses: Iterable[float]) -> Client:
-    """Connect again to a daemon that is being restarted. Raises the last `UnreachableError`."""
-    for pause in pauses:
-        try:
-            return connect(target, token)
-        except UnreachableError as error:
-            if error.code == "protocol":
-                raise
-        time.sleep(pause)
-    return connect(target, token)
 
 
 def _open(target: Target) -> socket.socket:

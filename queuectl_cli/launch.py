@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Final
 
-from queuectl_cli.client import Client, connect
+from queuectl_cli.client import Client
 from queuectl_cli.errors import CliError, UnreachableError
 from queuectl_cli.options import App
 from queuectl_cli.render import plural
@@ -29,15 +29,13 @@ _NOT_INHERITED: Final = (
 )
 
 
-def connect_or_start(app: App, target: Target) -> Client:
-    """Connect; where nobody listens and it is right, start a daemon first. Raises `CliError`."""
-    try:
-        return connect(target, app.token(target))
-    except UnreachableError as error:
-        if error.code not in _NOT_THERE or (reason := why_not(target)):
-            if error.code in _NOT_THERE and reason:
-                error.hints = (*error.hints, reason)
-            raise
+def start_instead(app: App, target: Target, error: UnreachableError) -> Client:
+    """Start a daemon where nobody listens and it is right. Raises `error` else, `CliError` if it does not start."""
+    if error.code not in _NOT_THERE:
+        raise error
+    if reason := why_not(target):
+        error.hints = (*error.hints, reason)
+        raise error
     client = start(app, target)
     app.say(_greeting(client))
     return client
@@ -118,7 +116,7 @@ def _await(app: App, process: subprocess.Popen[bytes], log: str, begin: int) -> 
             # Resolved anew each time: the daemon records where it listens.
             target = app.target()
             try:
-                client = connect(target, app.token(target))
+                client = app.open(target)
             except UnreachableError as error:
                 if error.code not in {*_NOT_THERE, "connection_lost"}:
                     raise

@@ -88,6 +88,8 @@ def main(args: Sequence[str]) -> int:
         return 0
     except Exception as error:  # noqa: BLE001  (no traceback reaches a user)
         return _fail(app, args, _unexpected(error))
+    finally:
+        app.close()
 
 
 def _invoke(app: App, args: list[str]) -> int:

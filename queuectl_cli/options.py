@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from queuectl_cli.client import Client, connect
-from queuectl_cli.errors import UsageError
+from queuectl_cli.errors import UnreachableError, UsageError
 from queuectl_cli.target import Target, resolve
 
 FORMATS: Final = ("table", "wide", "json", "jsonl", "name")
@@ -31,6 +31,7 @@ class App:
         self.utc = False
         # The exit code of everything that goes wrong on our side, where a job's own codes are returned.
         self.ours: int | None = None
+        self._clients: list[Client] = []
 
     @property
     def format(self) -> str:
@@ -69,11 +70,25 @@ class App:
     def connect(self, *, start: bool = False) -> Client:
         """Return a connection; with `start` a daemon is started where that is right. Raises `CliError`."""
         target = self.target()
-        if start:
-            from queuectl_cli.launch import connect_or_start  # noqa: PLC0415  (reading commands do without it)
+        try:
+            return self.open(target)
+        except UnreachableError as error:
+            if not start:
+                raise
+            from queuectl_cli.launch import start_instead  # noqa: PLC0415  (rarely needed)
 
-            return connect_or_start(self, target)
-        return connect(target, self.token(target))
+            return start_instead(self, target, error)
+
+    def open(self, target: Target) -> Client:
+        """Return a connection to `target`, closed at the latest when the command ends. Raises `CliError`."""
+        client = connect(target, self.token(target))
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        """Close all connections."""
+        while self._clients:
+            self._clients.pop().close()
 
     def say(self, text: str) -> None:
         """Tell a person something beside the answer."""

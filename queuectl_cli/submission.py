@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from binascii import b2a_base64, hexlify
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from queuectl_cli.client import Client, Message, reconnect
-from queuectl_cli.errors import CliError, LostError, RefusedError, UsageError
+from queuectl_cli.client import Client, Message
+from queuectl_cli.errors import LostError, RefusedError, UnreachableError, UsageError
 from queuectl_cli.forms import Job, Line
+from queuectl_cli.options import App
 
 # Jobs of one request: a transaction that others wait for no longer than some 50 ms.
 BATCH: Final = 2_000
@@ -79,9 +81,9 @@ def pack(value: Any) -> bytes:
 class Sender:
     """Sends enqueue requests and, after a lost connection, sends them again under the same keys."""
 
-    def __init__(self, client: Client, token: str | None, source: Mapping[str, Any], *, dry_run: bool = False) -> None:
+    def __init__(self, app: App, client: Client, source: Mapping[str, Any], *, dry_run: bool = False) -> None:
+        self._app = app
         self.client = client
-        self._token = token
         self._fixed = b'"submission":' + pack(source) + (b',"dry_run":true' if dry_run else b"")
 
     @property
@@ -97,10 +99,14 @@ class Sender:
     def again(self, lost: LostError) -> None:
         """Connect once more. Raises `lost` if nobody is there."""
         self.client.close()
-        try:
-            self.client = reconnect(self.client.target, self._token, _PAUSES)
-        except CliError:
-            raise lost from None
+        for pause in _PAUSES:
+            try:
+                self.client = self._app.open(self._app.target())
+            except UnreachableError:
+                time.sleep(pause)
+            else:
+                return
+        raise lost
 
     def submit(self, jobs: Sequence[Job], inputs: Mapping[str, bytes], **fields: Any) -> Message:
         """Store a few jobs in one request. Raises `RefusedError`."""

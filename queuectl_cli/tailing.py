@@ -8,7 +8,7 @@ from binascii import a2b_base64
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-from queuectl_cli.client import Client, connect
+from queuectl_cli.client import Client
 from queuectl_cli.errors import CliError, LostError, RefusedError, UnreachableError
 from queuectl_cli.options import App
 
@@ -71,7 +71,7 @@ def come_back(app: App, client: Client, lost: CliError, pause: Callable[[float],
     told = False
     for length in _pauses():
         try:
-            return connect(target, app.token(target))
+            return app.open(target)
         except UnreachableError as error:
             if error.code == "protocol" or time.monotonic() > until:
                 raise lost from None

@@ -14,6 +14,7 @@ import structlog
 
 from queuectld.config import Holder, Loaded
 from queuectld.errors import BadConfigError, QueueCTLError
+from queuectld.host.file_limit import raise_file_limit
 from queuectld.host.ledger import Ledger
 from queuectld.host.state_dir import StateDir
 from queuectld.log import Log
@@ -71,6 +72,7 @@ class Daemon:
             account=me,
             environ=setting.environ,
             clock=time.time,
+            files=raise_file_limit(),
         )
         self._janitor = Janitor(self._ledger, setting.holder, setting.state.output, clock=time.time)
         socket = setting.holder.config.socket or setting.socket

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from queuectl_cli.client import Client, connect
+from queuectl_cli.client import Client
 from queuectl_cli.errors import CliError, LostError, UnreachableError, UsageError
 from queuectl_cli.group import Group
 from queuectl_cli.launch import start as launch
@@ -69,7 +69,7 @@ def restart(app: App) -> None:
 def _running(app: App) -> Client | None:
     target = app.target()
     try:
-        return connect(target, app.token(target))
+        return app.open(target)
     except UnreachableError as error:
         if error.code in _ABSENT:
             return None
@@ -119,10 +119,13 @@ def _stop(client: Client, mode: str) -> None:
 def _process(client: Client) -> int | None:
     if not client.target.local:
         return None
+    pid = client.request("ping")["pid"]
+    # They differ if the daemon lives in another namespace of processes.
+    if pid != client.peer_pid():
+        return None
     try:
-        return os.pidfd_open(client.request("ping")["pid"])
-    except OSError:
-        # In another namespace of processes, behind a shared socket.
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
         return None
 
 

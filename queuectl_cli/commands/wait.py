@@ -37,9 +37,7 @@ COLUMNS = (
 @click.option("--wait-for", type=duration, metavar="DUR", help="At most so long; then exit code 75.")
 @common()
 @click.pass_obj
-def wait(
-    app: App, /, *, any_: bool, fail_fast: bool, for_: tuple[str, ...], wait_for: float | None, **given: Any
-) -> None:
+def wait(app: App, /, *, any_: bool, fail_fast: bool, for_: tuple[str, ...], **given: Any) -> None:
     """Wait until jobs are over. Of one job it exits as the job did, of several with 0 if all succeeded."""
     states = split(for_)
     for state in states:

@@ -117,7 +117,7 @@ def _remove(name: str, directory: int) -> None:
 
 
 def listen_tcp(address: str) -> socket.socket:
-    """Listen on ``127.0.0.1:PORT`` or ``[::1]:PORT``. Raises `BadConfigError`, also off the loopback: that needs TLS."""
+    """Listen on ``127.0.0.1:PORT`` or ``[::1]:PORT``; anything else needs TLS. Raises `BadConfigError`."""
     host, port = _loopback(address)
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:

@@ -38,7 +38,9 @@ async def tell_events(desk: Desk, request: Events, outlet: Outlet) -> EventsEnd:
 
 def _beginning(reader: Reader, request: Events) -> tuple[int | None, int]:
     seq = None if request.job is None else named(reader, request.job).seq
-    return seq, reader.last_entry() + 1 if request.start is None else request.start
+    newest = reader.last_entry()
+    # Numbers that are far off need not be ones that a store can hold.
+    return seq, newest + 1 if request.start is None else min(request.start, newest + 1)
 
 
 def _page(reader: Reader, start: int, size: int, seq: int | None) -> History:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from queuectld.domain.job import VISIBLE, Job, State
 from queuectld.errors import BadRequestError, QueueCTLError
@@ -11,10 +13,12 @@ from queuectld.service import selection
 from queuectld.service.environment import unpack_environment
 from queuectld.service.logs import tail
 from queuectld.service.views import Lens, attempt_view, job_view, spec_view
-from queuectld.store.base import Query, Reader
+from queuectld.store.base import Query, Reader, command_text
 
 # Jobs that a count without a shortcut reads at a time.
-_PAGE = 1000
+_PAGE: Final = 1000
+# A page of a listing ends where its commands come to more characters than this; one may have a million.
+_PAGE_BYTES: Final = 4 * 1024 * 1024
 
 
 def named(reader: Reader, text: str) -> Job:
@@ -52,10 +56,19 @@ def listing(reader: Reader, request: ListJobs, lens: Lens) -> Jobs:
         limit=request.limit,
         reverse=request.reverse,
     )
-    return Jobs(
-        jobs=tuple(job_view(job, lens) for job in page.jobs),
-        next=None if page.after is None else str(page.after),
-    )
+    shown = _fitting(page.jobs)
+    after = page.after if len(shown) == len(page.jobs) else shown[-1].seq
+    return Jobs(jobs=tuple(job_view(job, lens) for job in shown), next=None if after is None else str(after))
+
+
+def _fitting(jobs: Sequence[Job]) -> Sequence[Job]:
+    """Return the first ones whose commands together are not too much for one line; one at least."""
+    size = 0
+    for position, job in enumerate(jobs):
+        size += len(command_text(job))
+        if size > _PAGE_BYTES and position:
+            return jobs[:position]
+    return jobs
 
 
 def _cursor(text: str | None) -> int | None:

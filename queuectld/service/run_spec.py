@@ -75,8 +75,8 @@ def run_spec(
         stdin=files.stdin,
         output=output,
         output_limit=config.output_limit if limit is None else limit,
-        timeout=config.timeout if spec.timeout is None else spec.timeout,
-        kill_after=config.kill_after if spec.kill_after is None else spec.kill_after,
+        timeout=config.timeout if spec.timeout is None else float(spec.timeout),
+        kill_after=config.kill_after if spec.kill_after is None else float(spec.kill_after),
     )
 
 

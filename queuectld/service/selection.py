@@ -14,6 +14,8 @@ from queuectld.store.base import Query, Reader
 
 def conditions(select: Selector, *, seqs: Sequence[int] | None = None) -> Query:
     """Return the query of a selector whose ids have been resolved to `seqs`. Raises `BadRequestError`."""
+    if select.exit_code is not None and not 0 <= select.exit_code <= 255:
+        raise BadRequestError("`exit_code` lies between 0 and 255", path="$.select.exit_code")
     return Query(
         seqs=None if seqs is None else tuple(dict.fromkeys(seqs)),
         queues=select.queue,

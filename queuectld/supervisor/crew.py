@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from queuectld.domain.job import Job
+from queuectld.host.file_limit import FileLimit
 from queuectld.protocol.codec import LineBuffer, TooLong, encode
 from queuectld.protocol.worker_messages import LINE_LIMIT, FromWorker, Hello, ToWorker, decode_from_worker
 from queuectld.supervisor.link import Link
@@ -149,8 +150,11 @@ class WorkerConnection(asyncio.Protocol):
 class Crew:
     """All worker processes of this daemon, its own and those that it took over."""
 
-    def __init__(self, state_dir: Path, store: str, watcher: Watcher, *, clock: Callable[[], float]) -> None:
-        """`clock` is the wall clock."""
+    def __init__(
+        self, state_dir: Path, store: str, watcher: Watcher, *, clock: Callable[[], float], files: FileLimit
+    ) -> None:
+        """`clock` is the wall clock, `files` the limit that workers and commands are held to."""
+        self._files = files
         self.watcher = watcher
         self.household = Household()
         self._state_dir = state_dir
@@ -220,6 +224,8 @@ class Crew:
                 log.error("Cannot start a worker", event_name="worker.failed", worker_id=name, error=str(error))  # noqa: TRY400  (the errno tells all)
                 return None
             self.household.known.add(pid)
+        with contextlib.suppress(ProcessLookupError):
+            self._files.restore(pid)
         worker = self.register(name, pid, procfs.start_time(pid) or 0, Link(self._store))
         log.info("Worker started", event_name="worker.started", worker_id=name, worker_pid=pid)
         return worker

@@ -65,7 +65,8 @@ class Endings:
                 self._complain(token, ending)
                 self._loop.call_later(_AGAIN, lambda: self.settle(worker, token, outcome, filed=filed))
                 return
-            if offer is not None:
+            # A report of the past changes nothing, and did not look for a job either.
+            if offer is not None and ending.job is not None:
                 demand.served_one(found=ending.claimed is not None, ticket=ticket)
             self._settled(worker, token, ending, filed=filed)
 

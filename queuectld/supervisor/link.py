@@ -143,12 +143,12 @@ class Link:
         return self._rest()
 
     def _hello_running(self, store: str, token: int) -> list[Action]:
-        if store != self._store or token != self.token:
+        if store != self._store or token != self.token or self.phase is Phase.SETTLING:
             # It has to end what it runs first, and nobody waits for that: it is sent away instead of being given work.
             self.retiring = True
             return [Send(Stale(token)), *self._hello_idle()]
         self.phase = Phase.RUNNING
-        return [Send(self._stop)] if self._stop else []
+        return self._say(*((self._stop,) if self._stop else ()))
 
     def _hello_holding(self, store: str, token: int, outcome: Outcome) -> list[Action]:
         if store != self._store:
@@ -185,7 +185,7 @@ class Link:
             self.phase = Phase.SETTLING
             return [_never_arrived(run.token)]
         self.phase = Phase.RUNNING
-        return [Send(run)] if self.connected else []
+        return self._say(run)
 
     def settled(self, token: int, *, recorded: bool, run: Run | None = None) -> list[Action]:
         """The end of an attempt is on record, or turned out to be of the past; perhaps with the next job."""
@@ -199,8 +199,10 @@ class Link:
             return [_never_arrived(run.token)] if run is not None else self._bury()
         if not recorded:
             return [Send(Stale(token)), *(self.claimed(run) if run else self._rest())]
-        self.phase = Phase.RUNNING if run is not None else self.phase
-        return [Send(Recorded(token, run)), *(self._rest() if run is None else [])]
+        if run is None:
+            return [Send(Recorded(token)), *self._rest()]
+        self.phase = Phase.RUNNING
+        return self._say(Recorded(token, run))
 
     def not_handed_over(self, token: int, why: str) -> list[Action]:
         """A job is its own, durably, but what it would read could not be written."""
@@ -231,9 +233,9 @@ class Link:
         return [Send(self._stop)] if self.connected else []
 
     def retire(self) -> list[Action]:
-        """Let it end, after its job if it has one."""
+        """Let it end, after its job if it has one, or is about to get one."""
         self.retiring = True
-        return [Send(Exit())] if self.connected else []
+        return self._say() if self.phase in {Phase.IDLE, Phase.RUNNING} else []
 
     def disconnected(self) -> list[Action]:
         """Its connection has been read to the end."""
@@ -261,8 +263,13 @@ class Link:
             return self._bury()
         self.phase = Phase.IDLE
         if self.retiring:
-            return [Send(Exit())] if self.connected else []
+            return self._say()
         return [Available()] if self.connected else []
+
+    def _say(self, *messages: ToWorker) -> list[Action]:
+        """Say this, and that it may go if it retires: never before a job that is already its own."""
+        farewell = (Exit(),) if self.retiring else ()
+        return [Send(message) for message in (*messages, *farewell)] if self.connected else []
 
 
 def _never_arrived(token: int) -> GiveBack:

@@ -15,6 +15,7 @@ import structlog
 
 from queuectld.config import Holder, worker_limit
 from queuectld.domain.attempt import Attempt, Reason
+from queuectld.host.file_limit import FileLimit
 from queuectld.host.state_dir import StateDir
 from queuectld.protocol.messages import WorkerView
 from queuectld.protocol.worker_messages import (
@@ -63,8 +64,9 @@ class Supervisor:
         account: Account,
         environ: Mapping[str, str],
         clock: Callable[[], float],
+        files: FileLimit,
     ) -> None:
-        """`store` is its uuid, `environ` what workers are started with, `clock` the wall clock."""
+        """`store` is its uuid, `environ` and `files` what workers are started with, `clock` the wall clock."""
         self._records = records
         self._config = config
         self._state = state
@@ -77,7 +79,7 @@ class Supervisor:
         self._asked = 0
         self._followers = 0
         self._noting: asyncio.TimerHandle | None = None
-        self._crew = Crew(state.path, store, self, clock=clock)
+        self._crew = Crew(state.path, store, self, clock=clock, files=files)
         self._health = Health(self._crew, config, self.replan)
         self._stopping = Stopping(self._crew, config, stop=self._interrupt, retire=self._retire)
         self._dispatcher = Dispatcher(
@@ -242,6 +244,8 @@ class Supervisor:
         self._health.lived(worker)
         log.debug("Worker connected", event_name="worker.ready", worker_id=worker.name, worker_pid=worker.pid)
         self.act(worker, worker.link.hello(hello))
+        # It may be one that an earlier daemon started, and one too many.
+        self.replan()
         token = worker.link.token
         if worker.link.phase is not Phase.RUNNING or token is None:
             return

@@ -14,20 +14,19 @@ from typing import Final, NamedTuple, assert_never
 
 from queuectld.protocol.worker_messages import Outcome, Reason, RunSpec
 from queuectld.worker import outcomes, procfs
-from queuectld.worker.channel import (
+from queuectld.worker.actions import (
     Action,
-    Channel,
     Connect,
     Decline,
     Disconnect,
     EndTree,
-    Identity,
     PassSignal,
     Quit,
     Save,
     Send,
     Spawn,
 )
+from queuectld.worker.channel import Channel, Identity
 from queuectld.worker.command import NotStarted, Spawner
 from queuectld.worker.execution import Execution
 from queuectld.worker.link import Link
@@ -222,11 +221,21 @@ class Loop:
 def _listen_for_signals() -> int:
     # The numbers of signals arrive in a pipe. Handlers that do nothing, and not SIG_IGN, since the command would
     # inherit that.
+    _forget_dispositions()
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _nothing)
     return reader
+
+
+def _forget_dispositions() -> None:
+    # What a shell or nohup made our ancestors ignore or block is no business of the commands. The two that Python
+    # ignores for itself are put right when a command is started.
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN and number not in {signal.SIGPIPE, signal.SIGXFSZ}:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:

@@ -115,7 +115,7 @@ SETTING = {
 }
 STATUS = {
     "version": VERSION,
-    "pid": 42,
+    "pid": 4_194_305,
     "user": "ann",
     "phase": "running",
     "started_at": NOW,
@@ -164,7 +164,7 @@ EVENT = {"number": 5, "at": NOW, "event": "job.started", "job": "job1", "was": "
 
 ANSWERS: dict[str, Any] = {
     "hello": {"ok": {"user": "ann"}},
-    "ping": {"ok": {"version": VERSION, "pid": 42, "time": NOW}},
+    "ping": {"ok": {"version": VERSION, "pid": 4_194_305, "time": NOW}},
     "enqueue": enqueued,
     "stage": {"ok": {"jobs": 0, "bytes": 0}},
     "get": {"ok": DETAIL},

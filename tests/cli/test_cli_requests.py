@@ -51,7 +51,7 @@ COMMAND_LINES = [
     "tail job1 -n 5",
     "wait job1 --wait-for 5m",
     "wait --queue q --any --fail-fast",
-    "wait job1 --for processing",
+    "wait job1 --for completed",
     "wait --all",
     "cancel job1 --reason 'not needed' --kill-after 2s --no-wait",
     "cancel --all -y",

@@ -98,6 +98,9 @@ class FakeDaemon:
         self.workers: list[subprocess.Popen[bytes]] = []
         self.connections: list[Connection] = []
         self.tokens = 0
+        # Commands that should go on until a test says so read from one of these.
+        for name in ("go", "on"):
+            os.mkfifo(state / name)
         self.listen()
 
     def listen(self) -> None:
@@ -172,6 +175,10 @@ class FakeDaemon:
     def run(self, script: str, **fields) -> Outcome:
         self.shell(script, **fields)
         return self.end()
+
+    def say(self, name: str) -> None:
+        """Let a command go on that waits for that; each name is good for once."""
+        (self.state / name).write_text("now\n")
 
     def file(self, suffix: str, token: int | None = None) -> Path:
         return self.state / "output" / "0" / f"{token or self.tokens}.1{suffix}"

@@ -155,6 +155,16 @@ def test_streams_leave_room_for_the_request_that_stops_one(client):
     assert client.receive()["id"] == 1
 
 
+def send_until_full(sock):
+    sent = 0
+    while sent < 64 * 1024 * 1024:
+        try:
+            sent += sock.send(b'{"id":1,"op":"ping"}\n' * 1000)
+        except BlockingIOError:
+            break
+    return sent
+
+
 def test_at_the_limit_of_open_requests_the_server_stops_reading(rig, client):
     rig.connect().ok(op="enqueue", jobs=[{"command": "true", "id": f"j{n}"} for n in range(INFLIGHT_LIMIT)])
     for _ in range(INFLIGHT_LIMIT):
@@ -164,10 +174,7 @@ def test_at_the_limit_of_open_requests_the_server_stops_reading(rig, client):
     until(lambda: len([one for one in rig.control.asked if one[0] == "cancel"]) == INFLIGHT_LIMIT)
     client.sock.setblocking(False)
 
-    sent = 0
-    with pytest.raises(BlockingIOError):
-        while sent < 64 * 1024 * 1024:
-            sent += client.sock.send(b'{"id":1,"op":"ping"}\n' * 1000)
+    sent = send_until_full(client.sock)
 
     # What the kernel holds, and one read of the server.
     assert sent < 4 * 1024 * 1024
@@ -338,7 +345,7 @@ def test_a_token_that_everybody_can_read_is_refused(tmp_path):
 def test_the_socket_has_its_mode_from_the_beginning(tmp_path):
     with Rig(tmp_path, environ={"QUEUECTLD_SOCKET_MODE": "0640"}) as rig:
         assert stat.S_IMODE(rig.socket.stat().st_mode) == 0o640
-        assert os.listdir(tmp_path) == ["queuectl.sock"]
+        assert [path.name for path in tmp_path.iterdir()] == ["queuectl.sock"]
     assert not rig.socket.exists()
 
 
@@ -370,7 +377,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
 def test_the_path_may_be_longer_than_a_socket_address(tmp_path):
     deep = tmp_path / ("d" * 100) / ("e" * 100)
     deep.mkdir(parents=True)
-    with Rig(deep) as rig:
+    with Rig(deep):
         descriptor = os.open(deep, os.O_PATH)
         client = Client.unix(f"/proc/self/fd/{descriptor}/queuectl.sock")
         os.close(descriptor)

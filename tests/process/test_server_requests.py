@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from server_rig import Rig
 
@@ -377,3 +379,51 @@ def test_a_shutdown_is_answered_when_it_is_under_way(rig, client):
     assert client.ok(op="shutdown", mode="wait") == {}
 
     assert ("shutdown", "wait") in rig.control.asked
+
+
+def test_long_commands_make_short_pages(client):
+    for number in range(6):
+        client.ok(op="enqueue", jobs=[{"command": "x" * 1_000_000, "id": f"job{number}"}])
+
+    first = client.ok(op="list")
+    second = client.ok(op="list", after=first["next"])
+
+    assert [job["id"] for job in first["jobs"]] == ["job0", "job1", "job2", "job3"]
+    assert [job["id"] for job in second["jobs"]] == ["job4", "job5"]
+
+
+@pytest.mark.parametrize("number", [-1, 256, 10**30])
+def test_exit_codes_that_cannot_be_are_refused(client, number):
+    assert client.error(op="list", select={"exit_code": number})["path"] == "$.select.exit_code"
+
+
+def test_events_far_ahead_begin_with_the_next_one(client):
+    client.add()
+
+    assert client.ok(op="events", start=10**30) == {"next": 2, "stopped": False}
+
+
+def test_a_priority_above_the_cap_is_refused(client):
+    client.ok(op="config_set", key="max_priority", value=5)
+
+    assert client.add(priority=5)
+    assert client.error(op="enqueue", jobs=[{"command": "true", "priority": 6}])["path"] == "$.jobs[0].priority"
+
+
+def test_open_queues_are_made_when_they_are_named(client):
+    client.ok(op="config_set", key="queues", value="open")
+
+    client.add(queue="fresh")
+
+    assert [queue["name"] for queue in client.ok(op="status")["queues"]] == ["default", "fresh"]
+
+
+def test_many_waiting_jobs_are_worth_a_warning(client):
+    client.ok(op="enqueue", jobs=[{"command": "true"} for _ in range(1500)])
+
+    # The count may be a second old.
+    end = time.monotonic() + 10
+    while not (warnings := client.ok(op="enqueue", jobs=[{"command": "true"}])["warnings"]):
+        assert time.monotonic() < end
+
+    assert "were waiting in queue 'default'" in warnings[0]

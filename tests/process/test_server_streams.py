@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import time
 
 import pytest
@@ -278,7 +277,7 @@ def test_removed_output_is_told_as_missing(rig, client):
     job.write(b"gone\n")
     job.end()
     for suffix in (".log", ".idx"):
-        os.unlink(f"{output_base(rig.state / 'output', job.seq, 1)}{suffix}")
+        output_base(rig.state / "output", job.seq, 1).with_name(f"{job.seq}.1{suffix}").unlink()
 
     events, _ = logs(client, jobs=[job.id])
 

@@ -142,6 +142,24 @@ def test_signals_are_at_their_defaults_in_the_command(daemon):
     assert masks == [0, 0]
 
 
+def test_signals_that_an_ancestor_ignored_or_blocked_are_too(tmp_path):
+    def like_nohup():
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
+
+    daemon = FakeDaemon(tmp_path)
+    try:
+        daemon.spawn_worker(preexec_fn=like_nohup)
+        daemon.welcome()
+
+        daemon.run("grep -E '^Sig(Ign|Blk)' /proc/self/status")
+
+        assert {line.split()[1] for line in daemon.file(".log").read_text().splitlines()} == {"0" * 16}
+    finally:
+        daemon.clean_up()
+
+
 def test_only_the_three_standard_descriptors_are_open_in_the_command(daemon):
     daemon.run("exec ls /proc/self/fd")
 
@@ -327,24 +345,20 @@ def test_closed_output_does_not_end_the_command(daemon, tmp_path):
 
 def test_what_is_in_the_pipe_of_a_dead_command_is_read(daemon):
     # It writes a pipe full and is gone before a worker that is stopped can read any of it.
-    daemon.shell("read x < go; head -c 60000 /dev/zero; kill -KILL $$", cwd=str(daemon.state), **make_fifo(daemon))
+    daemon.shell("read x < go; head -c 60000 /dev/zero; kill -KILL $$", cwd=str(daemon.state))
     worker = daemon.workers[0].pid
     os.kill(worker, signal.SIGSTOP)
-    (daemon.state / "go").write_text("now\n")
+    daemon.say("go")
     until(lambda: not any(p.ppid == worker and p.alive for p in procfs.processes()))
     os.kill(worker, signal.SIGCONT)
 
     assert daemon.end().output_bytes == 60_000
 
 
-def make_fifo(daemon):
-    """Make the fifo `go` in the state directory."""
-    os.mkfifo(daemon.state / "go")
-    return {}
-
-
 def test_a_command_may_delete_its_output(daemon):
-    outcome = daemon.run(f"echo x; rm -rf {daemon.state}/output; echo y; seq 10000", output_limit=1000)
+    there = f"until [ -s {daemon.state}/output/0/{daemon.tokens + 1}.1.log ]; do :; done"
+
+    outcome = daemon.run(f"echo x; {there}; rm -rf {daemon.state}/output; echo y; seq 10000", output_limit=1000)
 
     assert outcome.exit_code == 0
     assert outcome.output_bytes == 4 + 48_894
@@ -361,13 +375,13 @@ def test_no_room_for_output_does_not_harm_the_command(daemon):
 
 
 def test_growing_output_is_told_to_those_who_follow(daemon):
-    daemon.shell("read x < go; echo hello; read x < go", cwd=str(daemon.state), **make_fifo(daemon))
+    daemon.shell("read x < go; echo hello; read x < on", cwd=str(daemon.state))
     daemon.connection.send(Follow(daemon.tokens, on=True))
 
-    (daemon.state / "go").write_text("now\n")
+    daemon.say("go")
 
     assert daemon.connection.next(OutputGrown) == OutputGrown(daemon.tokens, 6)
-    (daemon.state / "go").write_text("now\n")
+    daemon.say("on")
     assert daemon.end().exit_code == 0
 
 
@@ -408,10 +422,10 @@ def test_a_stop_names_its_reason(daemon):
 
 
 def test_an_end_within_the_grace_is_its_own(daemon):
-    daemon.shell("read x < go; exit 9", cwd=str(daemon.state), **make_fifo(daemon))
+    daemon.shell("read x < go; exit 9", cwd=str(daemon.state))
     daemon.connection.send(Stop(token=daemon.tokens, reason=Reason.INTERRUPTED, grace=1000.0))
 
-    (daemon.state / "go").write_text("now\n")
+    daemon.say("go")
 
     outcome = daemon.end()
     assert (outcome.reason, outcome.exit_code) == (Reason.EXITED, 9)
@@ -492,6 +506,21 @@ def test_a_stop_ends_what_fled_too(daemon, tmp_path):
     assert not alive(fled)
 
 
+WELL_BEHAVED = "sh -c \"trap 'touch done; exit' TERM; touch ready; while :; do sleep 0.01; done\""
+
+
+@pytest.mark.parametrize("how", [f"{WELL_BEHAVED} & trap '' TERM; wait", f"setsid {WELL_BEHAVED} & wait"])
+def test_a_stop_lets_all_of_the_tree_end_well(daemon, how):
+    """In the group, while the leader ignores TERM; and outside of it, while the leader dies of it."""
+    daemon.shell(how, cwd=str(daemon.state), kill_after=1000.0)
+    until((daemon.state / "ready").exists)
+
+    daemon.connection.send(Stop(token=daemon.tokens, reason=Reason.CANCELLED))
+
+    assert daemon.end().reason is Reason.CANCELLED
+    assert (daemon.state / "done").exists()
+
+
 def test_leftovers_are_named_and_ended(daemon):
     outcome = daemon.run("sleep 1000 & echo $!; exit 2")
 
@@ -520,23 +549,21 @@ def test_a_process_substitution_may_finish(daemon):
 
 def test_the_worker_does_not_wait_for_the_end_of_a_pipe_that_somebody_else_holds(daemon, tmp_path):
     # The command hands its stdout to a stranger by way of /proc, and ends.
-    daemon.shell("echo $$; read x < go", cwd=str(daemon.state), **make_fifo(daemon))
+    daemon.shell("echo $$; read x < go", cwd=str(daemon.state))
     leader = pid_in(daemon.file(".log"))
     with Path(f"/proc/{leader}/fd/1").open("wb"):
-        (daemon.state / "go").write_text("now\n")
+        daemon.say("go")
 
         assert daemon.end().exit_code == 0
 
 
 def test_zombies_do_not_pile_up_while_a_command_runs(daemon):
     worker = daemon.workers[0].pid
-    daemon.shell(
-        "for i in 1 2 3 4 5; do (true &) ; done; echo ready; read x < go", cwd=str(daemon.state), **make_fifo(daemon)
-    )
+    daemon.shell("for i in 1 2 3 4 5; do (true &) ; done; echo ready; read x < go", cwd=str(daemon.state))
     until(daemon.file(".log").exists)
 
     until(lambda: [p.state for p in procfs.processes() if p.ppid == worker] == ["S"])
-    (daemon.state / "go").write_text("now\n")
+    daemon.say("go")
     assert daemon.end().leftovers == ()
 
 
@@ -544,13 +571,27 @@ def test_zombies_do_not_pile_up_while_a_command_runs(daemon):
 
 
 def test_sigterm_finishes_the_attempt_first(daemon):
-    daemon.shell("read x < go; exit 3", cwd=str(daemon.state), **make_fifo(daemon))
+    daemon.shell("read x < go; exit 3", cwd=str(daemon.state))
     daemon.workers[0].terminate()
 
-    (daemon.state / "go").write_text("now\n")
+    daemon.say("go")
 
     assert daemon.end().exit_code == 3
     assert daemon.workers[0].wait(PATIENCE) == 0
+
+
+def test_a_run_that_came_before_sigterm_is_run(daemon):
+    worker = daemon.workers[0]
+    worker.send_signal(signal.SIGSTOP)
+    until(lambda: procfs.stat(worker.pid).state == "T")
+    daemon.connection.send(Run(daemon.tokens + 1, daemon.spec("/bin/sh", "-c", "exit 3")))
+    worker.terminate()
+
+    worker.send_signal(signal.SIGCONT)
+
+    daemon.connection.next(Started)
+    assert daemon.end().exit_code == 3
+    assert worker.wait(PATIENCE) == 0
 
 
 def test_sigterm_ends_an_idle_worker(daemon):
@@ -568,10 +609,10 @@ def test_other_signals_are_ignored(daemon, number):
 
 
 def test_exit_finishes_the_attempt_first(daemon):
-    daemon.shell("read x < go; exit 3", cwd=str(daemon.state), **make_fifo(daemon))
+    daemon.shell("read x < go; exit 3", cwd=str(daemon.state))
     daemon.connection.send(Exit())
 
-    (daemon.state / "go").write_text("now\n")
+    daemon.say("go")
 
     assert daemon.end().exit_code == 3
     assert daemon.workers[0].wait(PATIENCE) == 0
@@ -618,6 +659,15 @@ def test_an_idle_worker_sleeps(daemon):
     until(lambda: time.monotonic() > deadline)
 
     assert switches() - before <= 1
+
+
+def test_a_worker_started_by_hand_says_what_it_is():
+    answer = subprocess.run(
+        [sys.executable, "-P", "-m", "queuectld.worker"], check=False, capture_output=True, text=True
+    )
+
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("a worker is started by queuectld, not by hand")
 
 
 def test_what_a_worker_needs_is_imported_at_the_start(daemon):

@@ -32,7 +32,6 @@ from queuectld.protocol.worker_messages import (
 def daemon(tmp_path):
     """A daemon, no worker yet."""
     daemon = FakeDaemon(tmp_path)
-    os.mkfifo(tmp_path / "go")
     try:
         yield daemon
     finally:
@@ -42,10 +41,6 @@ def daemon(tmp_path):
 def wait_for_go(daemon):
     """Start a command that goes on until `go`, and then exits with 3."""
     return daemon.shell("read x < go; exit 3", cwd=str(daemon.state))
-
-
-def go(daemon):
-    (daemon.state / "go").write_text("now\n")
 
 
 def test_hello_says_who_it_is(daemon):
@@ -64,7 +59,7 @@ def test_a_command_survives_its_daemon_and_the_next_one_hears_of_it(daemon):
     connection = daemon.come_back()
 
     assert connection.hello.state == Running(daemon.tokens, started.pid, started.pid_start)
-    go(daemon)
+    daemon.say("go")
     assert daemon.end().exit_code == 3
     assert daemon.run("exit 4").exit_code == 4
 
@@ -74,7 +69,7 @@ def test_an_outcome_without_a_daemon_is_on_disk_and_held(daemon):
     wait_for_go(daemon)
     daemon.go_away()
 
-    go(daemon)
+    daemon.say("go")
 
     until(daemon.outcome_file.exists)
     stored = decode_from_worker(daemon.outcome_file.read_bytes())
@@ -90,7 +85,7 @@ def test_an_outcome_without_a_daemon_is_on_disk_and_held(daemon):
 def test_an_outcome_that_nobody_confirmed_is_stored(daemon):
     daemon.start_worker()
     wait_for_go(daemon)
-    go(daemon)
+    daemon.say("go")
     ended = daemon.connection.next(Ended)
 
     daemon.go_away()
@@ -163,7 +158,7 @@ def test_an_orphan_with_a_command_stays(daemon):
     with pytest.raises(subprocess.TimeoutExpired):
         daemon.workers[0].wait(0.3)
 
-    go(daemon)
+    daemon.say("go")
 
     assert daemon.workers[0].wait(PATIENCE) == 0
     assert daemon.outcome_file.exists()
@@ -190,7 +185,7 @@ def test_sigterm_without_a_daemon_stores_and_ends(daemon):
     daemon.go_away()
     daemon.workers[0].terminate()
 
-    go(daemon)
+    daemon.say("go")
 
     assert daemon.workers[0].wait(PATIENCE) == 0
     assert decode_from_worker(daemon.outcome_file.read_bytes()).outcome.exit_code == 3
@@ -200,7 +195,7 @@ def test_a_run_that_meets_a_worker_that_ends_is_neither_run_nor_lost(daemon):
     daemon.start_worker()
     wait_for_go(daemon)
     daemon.workers[0].terminate()
-    go(daemon)
+    daemon.say("go")
     daemon.connection.next(Ended)
     token = daemon.tokens
     spec = daemon.spec("/bin/sh", "-c", "echo ran")
@@ -219,7 +214,7 @@ def test_an_outcome_waits_for_room_on_the_disk(daemon):
     wait_for_go(daemon)
     daemon.go_away()
     daemon.workers[0].terminate()
-    go(daemon)
+    daemon.say("go")
     with pytest.raises(subprocess.TimeoutExpired):
         daemon.workers[0].wait(0.3)
 
@@ -239,7 +234,7 @@ def test_an_outcome_is_synced_before_it_gets_its_name(daemon, tmp_path):
     try:
         until(lambda: f"TracerPid:\t{strace.pid}" in daemon.status())
         daemon.go_away()
-        go(daemon)
+        daemon.say("go")
         until(lambda: trace.read_text().count("= 0") == 3)
     finally:
         strace.terminate()
@@ -274,7 +269,7 @@ def test_a_daemon_of_another_version_finds_a_file(daemon):
     assert connection.hung_up()
     assert alive(started.pid)
 
-    go(daemon)
+    daemon.say("go")
 
     assert daemon.workers[0].wait(PATIENCE) == 0
     assert decode_from_worker(daemon.outcome_file.read_bytes()).outcome.exit_code == 3

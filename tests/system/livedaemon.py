@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from tests.system import processes
 from tests.system.waiting import wait_for
-from tests.system.wire import Wire
+from tests.system.wire import RefusedError, Wire
 
 DAEMON = (sys.executable, "-P", "-m", "queuectld.main")
 CLI = (sys.executable, "-P", "-m", "queuectl_cli.main")
@@ -202,8 +202,14 @@ class LiveDaemon:
         """Wait until a job is in one of these states; return it."""
 
         def reached() -> dict[str, Any] | None:
-            with self.wire() as wire:
-                found = wire.job(job)
+            try:
+                with self.wire() as wire:
+                    found = wire.job(job)
+            except RefusedError as error:
+                # Who adds it may not be through with that.
+                if error.code == "no_such_job":
+                    return None
+                raise
             return found if found["state"] in states else None
 
         return wait_for(reached, f"job {job} is {' or '.join(states)}", deadline=deadline)

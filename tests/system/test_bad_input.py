@@ -183,7 +183,7 @@ def test_half_a_line_and_then_silence_disturbs_nobody(daemon: LiveDaemon) -> Non
     [
         (b"\xff\xfe\x00\x01", "bad_json"),
         (b"\x00" * 100, "bad_json"),
-        (b"[" * 5000, "bad_json"),
+        (b"[" * 5000, "bad_request"),
         (b"hello?", "bad_json"),
         (b"[]", "bad_request"),
         (b'{"op":"ping"}', "bad_request"),

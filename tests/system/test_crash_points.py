@@ -77,7 +77,7 @@ class Rounds:
     def _work(self, gate: Gate, number: int) -> bool:
         jobs = {
             "good": ("completed", self.witness.command("echo said")),
-            "bad": ("dead", self.witness.command("exit 7")),
+            "bad": ("dead", self.witness.command("(exit 7)")),
             "wobbly": ("completed", self.witness.command("[ $QUEUECTL_ATTEMPT -gt 1 ]")),
             "long": ("completed", self.witness.command(gate.wait())),
         }

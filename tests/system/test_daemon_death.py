@@ -133,25 +133,19 @@ class Submitter(threading.Thread):
         self.acknowledged: list[str] = []
 
     def run(self) -> None:
-        number = 0
         while not self._over.is_set():
-            job = f"{self.name}-{number}"
-            request = {"jobs": [{"id": job, "command": self._command, "max_retries": 0}], "request": job}
             try:
                 with self._daemon.wire() as wire:
-                    number = self._send(wire, number, request)
+                    self._send(wire)
             except OSError:
                 time.sleep(0.01)
 
-    def _send(self, wire: Wire, number: int, request: dict[str, object]) -> int:
+    def _send(self, wire: Wire) -> None:
         while not self._over.is_set():
-            wire.call("enqueue", **request)
-            self.acknowledged.append(f"{self.name}-{number}")
-            number += 1
-            job = f"{self.name}-{number}"
-            request = {**request, "jobs": [{"id": job, "command": self._command, "max_retries": 0}], "request": job}
+            name = f"{self.name}-{len(self.acknowledged)}"
+            wire.call("enqueue", jobs=[{"id": name, "command": self._command, "max_retries": 0}], request=name)
+            self.acknowledged.append(name)
             time.sleep(0.002)
-        return number
 
     def finish(self) -> None:
         self._over.set()
@@ -168,12 +162,14 @@ def test_kills_at_random_under_load_lose_nothing_and_run_nothing_twice(
     for one in submitters:
         one.start()
 
-    for _ in range(12):
-        # Not a wait for something: the moment of death is what is drawn at random.
-        time.sleep(luck.uniform(0.0, 0.5))
-        daemon.again()
-    for one in submitters:
-        one.finish()
+    try:
+        for _ in range(12):
+            # Not a wait for something: the moment of death is what is drawn at random.
+            time.sleep(luck.uniform(0.0, 0.5))
+            daemon.again()
+    finally:
+        for one in submitters:
+            one.finish()
     acknowledged = [job for one in submitters for job in one.acknowledged]
     wait_for(lambda: set(daemon.counts()) <= {"completed"}, "all jobs are over", deadline=60)
 

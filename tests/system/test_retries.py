@@ -67,7 +67,7 @@ def test_while_it_waits_for_its_retry_a_job_is_failed_and_takes_no_worker(new_da
 
         daemon.wait_for_state("other", "completed")
 
-        assert (waiting["exit_code"], waiting["retries_left"], waiting["waiting"]) == (3, 2, "not_due")
+        assert (waiting["exit_code"], waiting["retries_left"], waiting["waiting"]) == (3, 2, "retry_wait")
         assert seconds(waiting["run_at"]) - seconds(waiting["ended_at"]) == pytest.approx(3600, abs=5)
 
 

@@ -20,9 +20,9 @@ def error_classes(parent=errors.QueueCTLError):
 
 
 def test_the_shared_words_are_those_of_the_classes():
-    assert words.STATES == tuple(state.value for state in VISIBLE)
+    assert tuple(state.value for state in VISIBLE) == words.STATES
     assert set(words.FINAL_STATES) == {state.value for state in FINAL}
-    assert words.REASONS == tuple(reason.value for reason in Reason)
+    assert tuple(reason.value for reason in Reason) == words.REASONS
     assert set(words.OPERATIONS) == set(REQUESTS)
     assert set(words.ERROR_CODES) == {form.code for form in error_classes()} | {"internal"}
     assert list(words.ERROR_CODES) == sorted(words.ERROR_CODES)

@@ -234,6 +234,23 @@ def test_a_retiring_worker_ends_after_its_job():
     assert Available() not in link.settled(1, recorded=True)
 
 
+def test_a_worker_that_retires_while_a_job_is_on_its_way_to_it_runs_that_first():
+    link = Link(STORE)
+    link.hello(hello())
+    link.offered()
+
+    assert link.retire() == []
+    assert sent(link.claimed(run())) == [run(), Exit()]
+
+
+def test_a_worker_that_retires_while_its_end_is_recorded_hears_of_it_behind_its_next_job():
+    link = running()
+    link.ended(Ended(1, OUTCOME))
+
+    assert link.retire() == []
+    assert sent(link.settled(1, recorded=True, run=run(2))) == [Recorded(1, run(2)), Exit()]
+
+
 def test_a_second_stop_shortens_and_never_lengthens():
     link = running()
     link.stop(Reason.INTERRUPTED, grace=30.0, kill_after=5.0)

@@ -30,6 +30,17 @@ from queuectld.protocol.worker_messages import (
     Stop,
     Welcome,
 )
+from queuectld.worker.actions import (
+    Connect,
+    Decline,
+    Disconnect,
+    EndTree,
+    PassSignal,
+    Quit,
+    Save,
+    Send,
+    Spawn,
+)
 from queuectld.worker.channel import (
     BEAT_INTERVAL,
     FIRST_RETRY,
@@ -37,16 +48,7 @@ from queuectld.worker.channel import (
     LAST_RETRY,
     SAVE_RETRY,
     Channel,
-    Connect,
-    Decline,
-    Disconnect,
-    EndTree,
     Identity,
-    PassSignal,
-    Quit,
-    Save,
-    Send,
-    Spawn,
 )
 
 ME = Identity(store="s", name="w1", pid=10, pid_start=20)
