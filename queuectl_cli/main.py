@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import click
@@ -164,7 +165,12 @@ def run() -> None:
         if hasattr(stream, "reconfigure"):
             # Any id or command can be printed in any locale.
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Taking the interpreter apart would cost 3 ms, and there is nothing left to do.
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +23,8 @@ COLOURS: Final = {
     "dead": "31",
     "cancelled": "90",
 }
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+# Compiled when it is first used, as all patterns here: at import each would cost half a millisecond.
+_CONTROL: Final = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 
 
 class Column(NamedTuple):
@@ -55,7 +55,7 @@ def clean(text: str) -> str:
     """Make a text one line that cannot steer a terminal."""
     if text.isascii() and text.isprintable():
         return text
-    return _CONTROL.sub(lambda found: {"\n": "↵", "\t": " "}.get(found[0], "\N{REPLACEMENT CHARACTER}"), text)
+    return re.sub(_CONTROL, lambda found: {"\n": "↵", "\t": " "}.get(found[0], "\N{REPLACEMENT CHARACTER}"), text)
 
 
 def width_of(text: str) -> int:
@@ -225,7 +225,11 @@ def command_of(job: Row) -> str:
     """Return what a job runs, as one would type it."""
     if job.get("command") is not None:
         return str(job["command"])
-    return shlex.join(job["argv"]) if job.get("argv") else "(script)"
+    if not job.get("argv"):
+        return "(script)"
+    from shlex import join  # noqa: PLC0415  (JSON, and most commands, do without it)
+
+    return join(job["argv"])
 
 
 def plural(count: int, word: str = "job") -> str:

@@ -138,7 +138,7 @@ def bulk(
 
 
 def ask(app: App, verb: str, would: Message, client: Client) -> None:
-    """Ask whether a change may be made to many jobs. Raises `UsageError` where nobody can answer, `click.Abort` on no."""
+    """Ask before a change of many jobs. Raises `UsageError` where nobody can answer, `click.Abort` on no."""
     count = would["count"]
     if count == 0:
         return

@@ -9,7 +9,7 @@ from typing import Final
 from queuectld.domain.durations import format_duration, parse_duration
 
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_CLOCK: Final = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
+_CLOCK: Final = r"(\d{1,2}):(\d{2})(?::(\d{2}))?"
 _FORMS: Final = "write 2026-12-01 09:00, 09:00, tomorrow 09:00, mon 09:00, +5m or @EPOCH"
 
 
@@ -61,7 +61,7 @@ def _ago(word: str) -> float | None:
 
 def _calendar(word: str, now: datetime, *, past: bool) -> float:
     day, _, clock = word.lower().partition(" ")
-    if time := _CLOCK.fullmatch(day):
+    if time := re.fullmatch(_CLOCK, day):
         moment = _at(now, time)
         behind = moment.timestamp() <= now.timestamp()
         if behind != past and moment.timestamp() != now.timestamp():
@@ -94,7 +94,7 @@ def _weekday(now: datetime, shift: int, clock: str, *, past: bool) -> float:
 
 
 def _clock(text: str, whole: str) -> re.Match[str]:
-    found = _CLOCK.fullmatch(text.strip() or "00:00")
+    found = re.fullmatch(_CLOCK, text.strip() or "00:00")
     if found is None:
         raise ValueError(f"{whole!r} is not a time; {_FORMS}")
     return found

@@ -239,7 +239,7 @@ class FakeDaemon:
         request = json.loads(line)
         try:
             decode_request(line)
-        except Exception as error:  # whatever it is, the test is told
+        except Exception as error:  # noqa: BLE001  (whatever it is, the test is told)
             self.faults.append(f"{error}: {line[:300]!r}")
         self.requests.append(request)
         answer = self.answers[request["op"]]

@@ -8,10 +8,13 @@ import socket
 import stat
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
-from conftest import HANG_UP, finished, job, output
+from conftest import HANG_UP, FakeDaemon, finished, job, output
 
+from queuectl_cli.main import main
 from queuectl_cli.outcome import exit_code
 
 
@@ -131,7 +134,7 @@ def test_a_stale_socket_is_told_apart(call, tmp_path):
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may connect to anything")
 def test_a_socket_of_others_is_told_apart(daemon, call):
-    os.chmod(daemon.path, 0)
+    Path(daemon.path).chmod(0)
 
     called = call("ping")
 
@@ -177,8 +180,6 @@ def test_a_daemon_that_dies_in_the_middle_is_exit_69(daemon, call):
 
 
 def test_a_path_longer_than_the_kernel_takes_works(tmp_path, monkeypatch, call):
-    from conftest import FakeDaemon
-
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
     short = tmp_path / "s"
@@ -359,8 +360,6 @@ def test_run_names_the_job_that_goes_on(daemon, call):
 
 
 def test_output_comes_as_the_bytes_that_it_was(daemon, capfdbinary):
-    from queuectl_cli.main import main
-
     pieces = [output("ä\n"), output(b64="/wD+", offset=3), output("oops\n", stream="stderr", offset=6)]
     daemon.answers["logs"] = [*({"event": piece} for piece in pieces), {"ok": {"jobs": [finished()], "stopped": False}}]
 
@@ -448,8 +447,6 @@ def test_signals_go_to_the_command_and_the_second_interrupt_cancels(daemon, tmp_
 
 
 def wait_until(condition):
-    import time
-
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline

@@ -76,12 +76,13 @@ def test_an_unknown_zone_is_refused():
 @given(st.text(max_size=30), st.booleans())
 def test_any_text_is_an_instant_or_a_value_error(text, past):
     try:
-        assert isinstance(parse_instant(text, NOW, UTC, past=past), float)
-    except ValueError as error:
-        assert str(error)
+        found = parse_instant(text, NOW, UTC, past=past)
+    except ValueError:
+        return
+    assert isinstance(found, float)
 
 
-@given(st.datetimes(datetime(1970, 1, 2), datetime(2999, 1, 1)))
+@given(st.datetimes(datetime(1970, 1, 2), datetime(2999, 1, 1)))  # noqa: DTZ001  (bounds without a zone)
 def test_an_iso_instant_is_itself(moment):
     assert parse_instant(moment.isoformat(), NOW, UTC) == moment.replace(tzinfo=UTC).timestamp()
 
@@ -154,11 +155,10 @@ def test_bad_json_shows_where():
 def test_any_words_are_a_job_or_a_usage_error(given, explicit):
     try:
         jobs = from_words(given, explicit=explicit, which=lambda _name: None)
-    except UsageError as error:
-        assert error.status == 2
-    else:
-        assert jobs
-        assert all(isinstance(job, dict) for job in jobs)
+    except UsageError:
+        return
+    assert jobs
+    assert all(isinstance(job, dict) for job in jobs)
 
 
 @given(st.lists(st.binary(max_size=40)))
