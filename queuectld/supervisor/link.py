@@ -136,10 +136,6 @@ class Link:
     def _hello_idle(self) -> list[Action]:
         if self.phase in {Phase.CLAIMING, Phase.SETTLING}:
             return []
-        if self.token is not None:
-            # The claim was committed and its `run` lost with the connection: nothing was started.
-            self.phase = Phase.SETTLING
-            return [_never_arrived(self.token)]
         return self._rest()
 
     def _hello_running(self, store: str, token: int) -> list[Action]:
@@ -261,6 +257,10 @@ class Link:
     def _rest(self) -> list[Action]:
         if self.dead and not self.connected:
             return self._bury()
+        if self.token is not None:
+            # Its claim was committed, and its `run` never arrived: nothing was started.
+            self.phase = Phase.SETTLING
+            return [_never_arrived(self.token)]
         self.phase = Phase.IDLE
         if self.retiring:
             return self._say()

@@ -34,7 +34,11 @@ class Wire:
             raise
         self._lines = self.socket.makefile("rb")
         self._ids = itertools.count(1)
-        self.greeting = self.line()
+        try:
+            self.greeting = self.line()
+        except OSError:
+            self.close()
+            raise
 
     def line(self) -> dict[str, Any]:
         """Return the next line; `ConnectionError` at the end."""

@@ -168,6 +168,16 @@ def test_an_outcome_on_its_way_to_disk_is_not_recorded_twice():
     assert sent(link.settled(1, recorded=True)) == [Recorded(1, None)]
 
 
+def test_an_end_on_record_whose_confirmation_never_left_shows_that_the_next_job_never_arrived():
+    link = Link(STORE, token=2)
+    link.hello(hello(Holding(1, OUTCOME)))
+
+    actions = link.settled(1, recorded=True)
+
+    assert sent(actions) == [Recorded(1)]
+    assert [action.token for action in actions if isinstance(action, GiveBack)] == [2]
+
+
 def test_a_worker_of_another_store_ends_what_it_runs_and_goes():
     actions = Link(STORE).hello(hello(Running(9), store="6" * 32))
 
@@ -286,7 +296,20 @@ def test_input_that_cannot_be_written_gives_the_job_back_as_the_hosts_fault():
 
 
 FACTS = st.sampled_from(
-    ["idle", "running", "holding", "offered", "unclaimed", "claimed", "ended", "settled", "next", "gone", "died"]
+    [
+        "idle",
+        "running",
+        "holding",
+        "holding past",
+        "offered",
+        "unclaimed",
+        "claimed",
+        "ended",
+        "settled",
+        "next",
+        "gone",
+        "died",
+    ]
 )
 
 
@@ -304,6 +327,8 @@ def test_whatever_happens_an_attempt_is_neither_forgotten_nor_given_twice(facts)
                 actions = link.hello(hello(Running(link.token)))
             case "holding" if alive and link.token:
                 actions = link.hello(hello(Holding(link.token, OUTCOME)))
+            case "holding past" if alive and link.phase is not Phase.GONE:
+                actions = link.hello(hello(Holding(0, OUTCOME)))
             case "offered" if link.phase is Phase.IDLE and link.connected and not link.retiring:
                 link.offered()
             case "unclaimed" if link.phase is Phase.CLAIMING:
