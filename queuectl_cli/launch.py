@@ -7,11 +7,10 @@ import select
 import subprocess
 import sys
 import time
-from typing import Final
+from typing import Final, Protocol
 
 from queuectl_cli.client import Client
 from queuectl_cli.errors import CliError, UnreachableError
-from queuectl_cli.options import App
 from queuectl_cli.render import plural
 from queuectl_cli.target import Target
 
@@ -29,7 +28,22 @@ _NOT_INHERITED: Final = (
 )
 
 
-def start_instead(app: App, target: Target, error: UnreachableError) -> Client:
+class Caller(Protocol):
+    """Who wants a daemon: where it looks for one, and how it speaks to it and to people."""
+
+    scope: str | None
+
+    def target(self) -> Target:
+        """Return where the daemon is."""
+
+    def open(self, target: Target) -> Client:
+        """Return a connection."""
+
+    def say(self, text: str) -> None:
+        """Tell a person something beside the answer."""
+
+
+def start_instead(app: Caller, target: Target, error: UnreachableError) -> Client:
     """Start a daemon where nobody listens and it is right. Raises `error` else, `CliError` if it does not start."""
     if error.code not in _NOT_THERE:
         raise error
@@ -61,7 +75,7 @@ def _greeting(client: Client) -> str:
     return f"Started queuectld (pid {status['pid']}, {plural(status['limit'], 'worker')}{rest})."
 
 
-def start(app: App, target: Target) -> Client:
+def start(app: Caller, target: Target) -> Client:
     """Start a daemon in a session of its own, wait until it answers. Raises `CliError` with what it said."""
     state = os.path.abspath(target.places.state)  # noqa: PTH100  (as everywhere here, without pathlib)
     log = f"{state}/daemon.log"
@@ -83,7 +97,7 @@ def start(app: App, target: Target) -> Client:
     return _await(app, process, log, begin)
 
 
-def _spawn(app: App, log: int) -> subprocess.Popen[bytes]:
+def _spawn(app: Caller, log: int) -> subprocess.Popen[bytes]:
     env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
     for name in ("QUEUECTL_STATE_DIR", "QUEUECTL_CONFIG"):
         if env.get(name):
@@ -107,7 +121,7 @@ def _program() -> list[str]:
     return [sys.executable, "-P", "-m", "queuectld.main"]
 
 
-def _await(app: App, process: subprocess.Popen[bytes], log: str, begin: int) -> Client:
+def _await(app: Caller, process: subprocess.Popen[bytes], log: str, begin: int) -> Client:
     deadline = time.monotonic() + START_PATIENCE
     exited = os.pidfd_open(process.pid)
     other = False

@@ -26,6 +26,7 @@ from queuectld.store.sqlite import open_store
 from queuectld.supervisor.janitor import Janitor
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.supervisor import Supervisor
+from queuectld.supervisor.world import World
 from queuectld.worker import procfs
 
 log = structlog.get_logger()
@@ -63,17 +64,16 @@ class Daemon:
         )
         me = account(os.geteuid(), setting.environ)
         records = Records(self._ledger, setting.holder, boot_id=procfs.boot_id(), clock=time.time)
-        self._supervisor = Supervisor(
-            records=records,
-            hub=self._hub,
-            config=setting.holder,
+        world = World(
             state=setting.state,
             store=self._ledger.uuid,
             account=me,
-            environ=setting.environ,
-            clock=time.time,
+            # Ours, or those of a job that started us, are not for the jobs that we run.
+            environ={name: value for name, value in setting.environ.items() if not name.startswith("QUEUECTL")},
             files=raise_file_limit(),
+            clock=time.time,
         )
+        self._supervisor = Supervisor(records, self._hub, setting.holder, world)
         self._janitor = Janitor(self._ledger, setting.holder, setting.state.output, clock=time.time)
         socket = setting.holder.config.socket or setting.socket
         self._socket = socket

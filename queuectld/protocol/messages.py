@@ -226,7 +226,7 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A piece of output; ``b64`` instead of ``data`` where it is not UTF-8; ``missing`` bytes were left out before it."""
+    """A piece of output; ``b64`` is there instead of ``data`` where it is not UTF-8; ``missing`` bytes precede it."""
 
     job: str
     attempt: int

@@ -1,13 +1,13 @@
-"""How the output of an attempt lies on disk: the contract between a worker, which writes it, and the daemon, which reads it.
+"""How the output of an attempt lies on disk: the contract between a worker, which writes it, and the daemon.
 
-``<base>.log`` holds the bytes as they were seen, stdout and stderr in one sequence, so that ``less`` works on it. It is
-made at the first byte; no file means no output. ``<base>.idx`` holds one `Chunk` for each stretch of one stream:
+``<base>.log`` holds the bytes as they were seen, stdout and stderr in one sequence, so that ``less`` works on it. It
+is made at the first byte; no file means no output. ``<base>.idx`` holds one `Chunk` for each stretch of one stream:
 fixed-size records, so that a reader can take whatever whole records there are, at any time.
 
-Past the limit the first half of it stays in ``<base>.log``, and the newest bytes circulate through ``<base>.ring``, which
-is `ring_size` long: logical byte `n` (counted over all that the command ever wrote) lies at ``(n - head) % ring_size``.
-When the attempt ends, the ring is appended to the log in order, one record of stream `GAP` says how much is missing
-between, and the ring goes away.
+Past the limit the first half of it stays in ``<base>.log``, and the newest bytes circulate through ``<base>.ring``,
+which is `ring_size` long: logical byte `n` (counted over all that the command ever wrote) lies at
+``(n - head) % ring_size``. When the attempt ends, the ring is appended to the log in order, one record of stream `GAP`
+says how much is missing between, and the ring goes away.
 
 So a logical offset is: below the head, a position in the log; above, what the ring still holds, or after the end the
 position ``offset - missing``. Records carry logical offsets.

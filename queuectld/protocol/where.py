@@ -1,4 +1,4 @@
-"""Where things are: the state directory, the configuration file, the socket. Pure, and light: the client asks here too."""
+"""Where things are: state directory, configuration file, socket. Pure, and light: the client asks here too."""
 
 from __future__ import annotations
 

@@ -12,21 +12,20 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 import structlog
 
 from queuectld.domain.job import Job
-from queuectld.host.file_limit import FileLimit
 from queuectld.protocol.codec import LineBuffer, TooLong, encode
 from queuectld.protocol.worker_messages import LINE_LIMIT, FromWorker, Hello, ToWorker, decode_from_worker
 from queuectld.supervisor.link import Link
 from queuectld.supervisor.plan import Vitals
 from queuectld.supervisor.rescue import Household
+from queuectld.supervisor.world import World
 from queuectld.worker import procfs
 
 log = structlog.get_logger()
@@ -150,16 +149,11 @@ class WorkerConnection(asyncio.Protocol):
 class Crew:
     """All worker processes of this daemon, its own and those that it took over."""
 
-    def __init__(
-        self, state_dir: Path, store: str, watcher: Watcher, *, clock: Callable[[], float], files: FileLimit
-    ) -> None:
-        """`clock` is the wall clock, `files` the limit that workers and commands are held to."""
-        self._files = files
+    def __init__(self, world: World, watcher: Watcher) -> None:
+        """`watcher` is told what happens."""
+        self._world = world
         self.watcher = watcher
         self.household = Household()
-        self._state_dir = state_dir
-        self._store = store
-        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Worker] = {}
         self._server: asyncio.Server | None = None
@@ -198,7 +192,7 @@ class Crew:
 
     async def listen(self) -> None:
         """Open the worker socket. Workers of an earlier daemon come back by themselves."""
-        listener = procfs.bind_unix(str(self._state_dir), SOCKET_NAME)
+        listener = procfs.bind_unix(str(self._world.state.path), SOCKET_NAME)
         listener.setblocking(False)
         self._server = await self._loop.create_unix_server(lambda: WorkerConnection(self), sock=listener)
 
@@ -210,34 +204,45 @@ class Crew:
             self.disconnect(worker)
             self.forget(worker)
 
-    def spawn(self, orphan_timeout: float, environ: Mapping[str, str]) -> Worker | None:
+    def spawn(self, orphan_timeout: float) -> Worker | None:
         """Start a worker; None if the host cannot start one now."""
         name = self._free_name()
         argv = [
-            *(sys.executable, "-P", "-m", "queuectld.worker", "--state", str(self._state_dir), "--store", self._store),
+            *(
+                sys.executable,
+                "-P",
+                "-m",
+                "queuectld.worker",
+                "--state",
+                str(self._world.state.path),
+                "--store",
+                self._world.store,
+            ),
             *("--name", name, "--orphan-timeout", str(orphan_timeout)),
         ]
         with self.household.lock:
             try:
-                pid = self._spawn(argv, environ)
+                pid = self._spawn(argv)
             except OSError as error:
                 log.error("Cannot start a worker", event_name="worker.failed", worker_id=name, error=str(error))  # noqa: TRY400  (the errno tells all)
                 return None
             self.household.known.add(pid)
         with contextlib.suppress(ProcessLookupError):
-            self._files.restore(pid)
-        worker = self.register(name, pid, procfs.start_time(pid) or 0, Link(self._store))
+            self._world.files.restore(pid)
+        worker = self.register(name, pid, procfs.start_time(pid) or 0, Link(self._world.store))
         log.info("Worker started", event_name="worker.started", worker_id=name, worker_pid=pid)
         return worker
 
-    def _spawn(self, argv: list[str], environ: Mapping[str, str]) -> int:
-        errors = os.open(self._state_dir / "workers.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    def _spawn(self, argv: list[str]) -> int:
+        errors = os.open(
+            self._world.state.path / "workers.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
         nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             return os.posix_spawn(
                 sys.executable,
                 argv,
-                environ,
+                self._world.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, nothing, 0),
                     (os.POSIX_SPAWN_DUP2, nothing, 1),
@@ -258,7 +263,7 @@ class Crew:
     def register(self, name: str, pid: int, start: int, link: Link) -> Worker:
         """Watch over a process that lives, or did a moment ago."""
         now = self._loop.time()
-        worker = Worker(name, pid, start, link, started_at=self._clock(), since=now, heard_at=now)
+        worker = Worker(name, pid, start, link, started_at=self._world.clock(), since=now, heard_at=now)
         self._workers[pid] = worker
         self.household.known.add(pid)
         try:
@@ -284,7 +289,7 @@ class Crew:
             return None
         if worker is None:
             name = hello.name if self.named(hello.name) is None else self._free_name()
-            worker = self.register(name, pid, hello.pid_start, Link(self._store))
+            worker = self.register(name, pid, hello.pid_start, Link(self._world.store))
         worker.start = hello.pid_start
         # An earlier connection is over, even if we did not notice yet: it was read to its end before this one was made.
         self.disconnect(worker)

@@ -12,16 +12,16 @@ import structlog
 from queuectld.config import Holder, worker_limit
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.host.alarm import Alarm
-from queuectld.host.state_dir import StateDir
 from queuectld.protocol.output import base_name
 from queuectld.protocol.worker_messages import Run
 from queuectld.service.attempts import Claimed, Claims, Offer
-from queuectld.service.run_spec import Account, InputFiles, run_spec
+from queuectld.service.run_spec import InputFiles, run_spec
 from queuectld.store.base import Entry
 from queuectld.supervisor.crew import Crew, Worker
 from queuectld.supervisor.demand import Demand
 from queuectld.supervisor.link import Action, Phase
 from queuectld.supervisor.records import Records
+from queuectld.supervisor.world import World
 
 log = structlog.get_logger()
 
@@ -64,21 +64,14 @@ class Dispatcher:
         crew: Crew,
         records: Records,
         config: Holder,
-        state: StateDir,
-        *,
-        store: str,
-        account: Account,
-        clock: Callable[[], float],
+        world: World,
     ) -> None:
-        """`store` is its uuid, `clock` the wall clock."""
+        """`around` is the supervisor."""
         self._around = around
         self._crew = crew
         self._records = records
         self._config = config
-        self._state = state
-        self._store = store
-        self._account = account
-        self._clock = clock
+        self._world = world
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self._rung)
         self._lent: dict[int, int] = {}
@@ -129,7 +122,7 @@ class Dispatcher:
     def heard(self, entries: Sequence[Entry]) -> None:
         """Take note of what was committed."""
         before = self.demand.ticket()
-        due = self.demand.hear(entries, self._clock())
+        due = self.demand.hear(entries, self._world.clock())
         if due is not None:
             self._alarm.no_later_than(due)
         if self.demand.ticket() != before:
@@ -204,7 +197,7 @@ class Dispatcher:
 
     async def _hand_over_with_input(self, worker: Worker, claimed: Claimed, say: HandOver) -> None:
         try:
-            files = await asyncio.to_thread(write_inputs, self._state.input, claimed)
+            files = await asyncio.to_thread(write_inputs, self._world.state.input, claimed)
         except OSError as error:
             why = f"cannot write its input: {error.strerror}"
             self._around.act(worker, worker.link.not_handed_over(claimed.attempt.token, why))
@@ -216,9 +209,9 @@ class Dispatcher:
         spec = run_spec(
             claimed,
             config=self._config.config,
-            account=self._account,
-            store=self._store,
-            output=str(self._state.output / base_name(job.seq, attempt.number)),
+            account=self._world.account,
+            store=self._world.store,
+            output=str(self._world.state.output / base_name(job.seq, attempt.number)),
             files=files,
         )
         worker.job, worker.attempt = job, attempt.number

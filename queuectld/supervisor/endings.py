@@ -10,7 +10,6 @@ from typing import Final
 import structlog
 
 from queuectld.domain.attempt import Outcome, Reason
-from queuectld.host.state_dir import StateDir
 from queuectld.service.attempts import Ending, vanished
 from queuectld.supervisor.crew import Crew, Worker
 from queuectld.supervisor.dispatch import Dispatcher, Surroundings
@@ -18,6 +17,7 @@ from queuectld.supervisor.records import Records
 from queuectld.supervisor.recovery import read_outcome, remove_outcome
 from queuectld.supervisor.rescue import Remains, end_remains
 from queuectld.supervisor.views import log_finished
+from queuectld.supervisor.world import World
 
 log = structlog.get_logger()
 
@@ -37,19 +37,14 @@ class Endings:
         crew: Crew,
         records: Records,
         dispatcher: Dispatcher,
-        state: StateDir,
-        *,
-        store: str,
-        clock: Callable[[], float],
+        world: World,
     ) -> None:
-        """`store` is its uuid, `clock` the wall clock."""
+        """`around` is the supervisor."""
         self._around = around
         self._crew = crew
         self._records = records
         self._dispatcher = dispatcher
-        self._state = state
-        self._store = store
-        self._clock = clock
+        self._world = world
         self._loop = asyncio.get_running_loop()
         # What does not die, by token.
         self.stuck: dict[int, str] = {}
@@ -74,7 +69,7 @@ class Endings:
 
     def _settled(self, worker: Worker, token: int, ending: Ending, *, filed: bool) -> None:
         if filed:
-            remove_outcome(self._state.outcomes, self._store, token)
+            remove_outcome(self._world.state.outcomes, self._world.store, token)
         self._recorded(worker, ending)
         link, recorded = worker.link, ending.recorded
         if ending.claimed is None:
@@ -96,13 +91,13 @@ class Endings:
             self._recorded(worker, ending)
             self._around.act(worker, worker.link.given_back())
 
-        self._records.finish(token, vanished(reason, self._clock(), why), done)
+        self._records.finish(token, vanished(reason, self._world.clock(), why), done)
 
     async def rescue(self, worker: Worker, token: int) -> None:
         """A worker died, and its socket has been read to the end: look for its file, empty the kill set, commit."""
         attempt = await self._records.attempt(token)
         pid, pid_start = worker.started or ((attempt.pid, attempt.pid_start) if attempt else (None, None))
-        remains = Remains(f"{self._store}/{token}", pid, pid_start)
+        remains = Remains(f"{self._world.store}/{token}", pid, pid_start)
         ended = await asyncio.to_thread(end_remains, remains, self._crew.household, self._report_stuck(token))
         log.warning(
             "Worker lost",
@@ -113,14 +108,14 @@ class Endings:
             leftovers=ended or None,
         )
         ending = await self._record_lost(worker, token)
-        remove_outcome(self._state.outcomes, self._store, token)
+        remove_outcome(self._world.state.outcomes, self._world.store, token)
         self._recorded(worker, ending)
         self._around.act(worker, worker.link.settled(token, recorded=True))
 
     async def _record_lost(self, worker: Worker, token: int) -> Ending:
-        filed = read_outcome(self._state.outcomes, self._store, token)
+        filed = read_outcome(self._world.state.outcomes, self._world.store, token)
         why = f"its worker {worker.name} died"
-        outcome = filed.outcome if filed else vanished(self._around.verdict, self._clock(), why)
+        outcome = filed.outcome if filed else vanished(self._around.verdict, self._world.clock(), why)
         while True:
             try:
                 return await self._records.finished(token, outcome)
@@ -144,7 +139,7 @@ class Endings:
         worker.jobs_done += 1
         worker.job = worker.attempt = worker.started = None
         if job.stdin is not None or job.script is not None:
-            _remove_inputs(self._state.input, attempt.token)
+            _remove_inputs(self._world.state.input, attempt.token)
         for grown in tuple(worker.followers.values()):
             grown()
         worker.followers.clear()

@@ -8,15 +8,13 @@ on the loop; the store answers by callbacks, after its commit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, assert_never
 
 import structlog
 
 from queuectld.config import Holder, worker_limit
 from queuectld.domain.attempt import Attempt, Reason
-from queuectld.host.file_limit import FileLimit
-from queuectld.host.state_dir import StateDir
 from queuectld.protocol.messages import WorkerView
 from queuectld.protocol.worker_messages import (
     Beat,
@@ -31,7 +29,6 @@ from queuectld.protocol.worker_messages import (
 from queuectld.service.attempts import vanished
 from queuectld.service.control import ShutdownMode
 from queuectld.service.hub import Hub
-from queuectld.service.run_spec import Account
 from queuectld.supervisor import link as links
 from queuectld.supervisor.crew import Crew, Worker
 from queuectld.supervisor.dispatch import Dispatcher
@@ -42,6 +39,7 @@ from queuectld.supervisor.records import Records
 from queuectld.supervisor.recovery import Fate, fate, filed_outcomes
 from queuectld.supervisor.stopping import Stopping
 from queuectld.supervisor.views import worker_view
+from queuectld.supervisor.world import World
 from queuectld.worker import procfs
 
 log = structlog.get_logger()
@@ -53,39 +51,21 @@ _NOTE_AFTER: Final = 0.05
 class Supervisor:
     """The pool of workers and the jobs that they run. Implements `queuectld.service.control.Control`."""
 
-    def __init__(
-        self,
-        *,
-        records: Records,
-        hub: Hub,
-        config: Holder,
-        state: StateDir,
-        store: str,
-        account: Account,
-        environ: Mapping[str, str],
-        clock: Callable[[], float],
-        files: FileLimit,
-    ) -> None:
-        """`store` is its uuid, `environ` and `files` what workers are started with, `clock` the wall clock."""
+    def __init__(self, records: Records, hub: Hub, config: Holder, world: World) -> None:
+        """Put the parts together; nothing happens before `start`."""
         self._records = records
         self._config = config
-        self._state = state
-        self._store = store
-        # Ours, or those of a job that started us, are not for the jobs that we run.
-        self._environ = {name: value for name, value in environ.items() if not name.startswith("QUEUECTL")}
-        self._clock = clock
+        self._world = world
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked = 0
         self._followers = 0
         self._noting: asyncio.TimerHandle | None = None
-        self._crew = Crew(state.path, store, self, clock=clock, files=files)
+        self._crew = Crew(world, self)
         self._health = Health(self._crew, config, self.replan)
         self._stopping = Stopping(self._crew, config, stop=self._interrupt, retire=self._retire)
-        self._dispatcher = Dispatcher(
-            self, self._crew, records, config, state, store=store, account=account, clock=clock
-        )
-        self._endings = Endings(self, self._crew, records, self._dispatcher, state, store=store, clock=clock)
+        self._dispatcher = Dispatcher(self, self._crew, records, config, world)
+        self._endings = Endings(self, self._crew, records, self._dispatcher, world)
         self._unsubscribe = hub.subscribe(self._dispatcher.heard)
 
     # Start and end.
@@ -96,7 +76,7 @@ class Supervisor:
         await self._crew.listen()
         await self._record_filed()
         live = await self._records.live_attempts()
-        self._state.prune_input(frozenset(attempt.token for attempt in live))
+        self._world.state.prune_input(frozenset(attempt.token for attempt in live))
         boot_id = procfs.boot_id()
         for attempt in live:
             await self._take_over(attempt, boot_id)
@@ -105,7 +85,7 @@ class Supervisor:
         self.replan()
 
     async def _record_filed(self) -> None:
-        filed = list(filed_outcomes(self._state.outcomes, self._store))
+        filed = list(filed_outcomes(self._world.state.outcomes, self._world.store))
         await self._records.finished_all(filed)
         for one in filed:
             one.path.unlink(missing_ok=True)
@@ -116,12 +96,12 @@ class Supervisor:
         found = fate(attempt, boot_id=boot_id, start_time=procfs.start_time)
         log.info("Attempt found", event_name="job.adopted", token=attempt.token, attempt=attempt.number, state=found)
         if found is Fate.REBOOTED:
-            outcome = vanished(Reason.LOST, self._clock(), "the host went down")
+            outcome = vanished(Reason.LOST, self._world.clock(), "the host went down")
             await self._records.finished(attempt.token, outcome, reboot=True)
             return
         taken = self._crew.named(attempt.worker) is not None
         name = f"{attempt.worker}-{attempt.worker_pid}" if taken else attempt.worker
-        link = Link(self._store, token=attempt.token)
+        link = Link(self._world.store, token=attempt.token)
         worker = self._crew.register(name, attempt.worker_pid, attempt.worker_start, link)
         worker.attempt = attempt.number
         if attempt.pid is not None and attempt.pid_start is not None:
@@ -159,7 +139,7 @@ class Supervisor:
 
     def workers(self) -> Sequence[WorkerView]:
         """Return the pool as it is now."""
-        offset = self._clock() - self._loop.time()
+        offset = self._world.clock() - self._loop.time()
         ordered = sorted(self._crew, key=lambda worker: (len(worker.name), worker.name))
         return [worker_view(worker, since=worker.since + offset) for worker in ordered]
 
@@ -361,7 +341,7 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
     def _spawn(self) -> bool:
-        worker = self._crew.spawn(self._config.config.orphan_timeout, self._environ)
+        worker = self._crew.spawn(self._config.config.orphan_timeout)
         if worker is not None:
             self._await(worker)
         return worker is not None

@@ -30,72 +30,76 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def bulk_rate(place: Path, count: int) -> float:
-    """Return jobs a second that one client stores, a thousand a request."""
-    with queue(place) as daemon, daemon.wire() as wire:
-        wire.call("worker_stop")
-        batches = [min(BATCH, count - first) for first in range(0, count, BATCH)]
-        requests = [_enqueue(size) for size in batches]
-        begin, answered = time.perf_counter(), 0
-        for sent, request in enumerate(requests):
-            wire.raw(request)
-            if sent >= PIPELINE:
-                answered += len(wire.line()["ok"]["jobs"])
-        while answered < count:
-            answered += len(wire.line()["ok"]["jobs"])
-        return count / (time.perf_counter() - begin)
-
-
-def _enqueue(size: int) -> bytes:
-    return json.dumps({"id": 1, "op": "enqueue", "jobs": [{"command": "true"}] * size}).encode() + b"\n"
-
-
 class _Asker(asyncio.Protocol):
-    """Sends a request, waits for its answer, and sends the next."""
+    """Sends requests, so many ahead of the answers, and reads while it sends: the daemon stops reading when nobody does."""
 
-    def __init__(self, count: int) -> None:
-        self._left = count
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._request = _enqueue(1)
+    def __init__(self, request: bytes, count: int, ahead: int) -> None:
+        self._request, self._unsent, self._unanswered, self._ahead = request, count, count, ahead
+        loop = asyncio.get_running_loop()
+        self.greeted: asyncio.Future[None] = loop.create_future()
+        self.over: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def begin(self) -> None:
-        self._transport.write(self._request)
+        self._send(self._ahead)
+
+    def _send(self, count: int) -> None:
+        count = min(count, self._unsent)
+        self._unsent -= count
+        self._transport.write(self._request * count)
 
     def data_received(self, data: bytes) -> None:
-        if b'"error"' in data:
-            self.over.set_exception(RuntimeError(data.decode()))
-        if not data.endswith(b"}\n") or data.startswith(b'{"queuectld"'):
+        if not self.greeted.done():
+            self.greeted.set_result(None)
             return
-        self._left -= 1
-        if self._left:
-            self._transport.write(self._request)
-        else:
+        if b'"error":' in data or b'"refused":[{' in data:
+            self.over.set_exception(RuntimeError(data[:1000].decode()))
+            self._transport.close()
+            return
+        answers = data.count(b"\n")
+        self._unanswered -= answers
+        self._send(answers)
+        if not self._unanswered:
             self._transport.close()
             self.over.set_result(None)
 
 
+async def _ask(socket: Path, connections: int, size: int, requests: int, ahead: int) -> float:
+    """Return the seconds in which all connections together get their answers; `size` jobs a request."""
+    loop = asyncio.get_running_loop()
+    request = _enqueue(size)
+    made = [
+        await loop.create_unix_connection(lambda: _Asker(request, requests, ahead), str(socket))
+        for _ in range(connections)
+    ]
+    askers = [asker for _, asker in made]
+    await asyncio.gather(*(asker.greeted for asker in askers))
+    begin = time.perf_counter()
+    for asker in askers:
+        asker.begin()
+    await asyncio.gather(*(asker.over for asker in askers))
+    return time.perf_counter() - begin
+
+
+def _enqueue(size: int) -> bytes:
+    return json.dumps({"id": 1, "op": "enqueue", "jobs": [{"command": "true"}] * size}).encode() + b"\n"
+
+
+def bulk_rate(place: Path, count: int) -> float:
+    """Return jobs a second that one client stores, a thousand a request; no worker takes any."""
+    with queue(place, workers=0) as daemon:
+        requests = count // BATCH
+        return requests * BATCH / asyncio.run(_ask(daemon.socket, 1, BATCH, requests, PIPELINE))
+
+
 def single_rate(place: Path, count: int) -> float:
     """Return jobs a second that 32 clients store, each one at a time, waiting for the answer before the next."""
-
-    async def ask(socket: Path) -> float:
-        loop = asyncio.get_running_loop()
+    with queue(place, workers=0) as daemon:
         each = max(1, count // CONNECTIONS)
-        made = [await loop.create_unix_connection(lambda: _Asker(each), str(socket)) for _ in range(CONNECTIONS)]
-        # The greetings have to be in before an answer can be told from them.
-        await asyncio.sleep(0.1)
-        begin = time.perf_counter()
-        for _, asker in made:
-            asker.begin()
-        await asyncio.gather(*(asker.over for _, asker in made))
-        return each * CONNECTIONS / (time.perf_counter() - begin)
-
-    with queue(place) as daemon, daemon.wire() as wire:
-        wire.call("worker_stop")
-        return asyncio.run(ask(daemon.socket))
+        return each * CONNECTIONS / asyncio.run(_ask(daemon.socket, CONNECTIONS, 1, each, 1))
 
 
 def latencies(place: Path, count: int) -> tuple[list[float], list[float]]:

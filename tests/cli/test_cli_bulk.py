@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 
-from conftest import HANG_UP, enqueued
-
 from queuectl_cli.forms import Line
 from queuectl_cli.submission import batches
+from tests.cli.scripted import HANG_UP, enqueued
 
 
 def lines_of(count, **special):

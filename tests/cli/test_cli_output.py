@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from conftest import job
+from tests.cli.scripted import job
 
 
 def test_enqueue_answers_with_the_id_elsewhere_and_a_sentence_on_a_terminal(daemon, call):

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from server_rig import Client, Rig
 
 import queuectld.protocol
 from queuectld.protocol.words import ERROR_CODES, OPERATIONS, STATES
 from queuectld.service.output_files import output_base
 from queuectld.worker.output import Output
+from tests.process.server_rig import Client, Rig
 
 DOCUMENT = (Path(queuectld.protocol.__path__[0]) / "PROTOCOL.md").read_text()
 BLOCKS = re.findall(r"^```(transcript\S*)\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)

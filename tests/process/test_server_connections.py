@@ -11,10 +11,10 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from server_rig import PATIENCE, Client, Rig
 
 from queuectld.errors import BadConfigError, StoreLockedError
 from queuectld.protocol.words import INFLIGHT_LIMIT
+from tests.process.server_rig import PATIENCE, Client, Rig
 
 TOKEN = "a-token-of-more-than-16-characters"
 

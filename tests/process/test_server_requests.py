@@ -3,7 +3,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from server_rig import Rig
+
+from tests.process.server_rig import Rig
 
 BAD_JOBS = [
     ({}, "bad_request", "$.jobs[0].command"),

@@ -4,11 +4,11 @@ import base64
 import time
 
 import pytest
-from server_rig import PATIENCE, Rig
 
 from queuectld.protocol.output import head_size
 from queuectld.service.output_files import output_base
 from queuectld.worker.output import Output
+from tests.process.server_rig import PATIENCE, Rig
 
 
 @pytest.fixture

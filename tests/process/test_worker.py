@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_daemon import PATIENCE, STORE, FakeDaemon, alive, until
 
 from queuectld.protocol.output import STDERR, STDOUT, unpack
 from queuectld.protocol.worker_messages import (
@@ -28,6 +27,7 @@ from queuectld.protocol.worker_messages import (
     Stop,
 )
 from queuectld.worker import procfs
+from tests.process.fake_daemon import PATIENCE, STORE, FakeDaemon, alive, until
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import signal
 import subprocess
 
 import pytest
-from fake_daemon import PATIENCE, STORE, FakeDaemon, alive, until
 
 from queuectld.protocol.worker_messages import (
     CHANNEL_VERSION,
@@ -26,6 +25,7 @@ from queuectld.protocol.worker_messages import (
     Welcome,
     decode_from_worker,
 )
+from tests.process.fake_daemon import PATIENCE, STORE, FakeDaemon, alive, until
 
 
 @pytest.fixture

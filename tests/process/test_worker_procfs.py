@@ -9,9 +9,9 @@ import subprocess
 import sys
 
 import pytest
-from fake_daemon import until
 
 from queuectld.worker import procfs
+from tests.process.fake_daemon import until
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from driving import Driver, draft
 
 from queuectld.store.memory import MemoryStore
 from queuectld.store.sqlite import open_store
+from tests.store.driving import Driver, draft
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from driving import draft
-
 from queuectld.errors import DiskFullError, QueueCTLError
 from queuectld.store.sqlite import open_store
 from queuectld.store.thread import Batcher, FatalError, Submission
+from tests.store.driving import draft
 
 
 def main(path: Path, count: int) -> int:

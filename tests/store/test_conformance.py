@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import pytest
-from driving import NOW, attempt, draft
 from msgspec.structs import replace
 
 from queuectld.domain import transitions
@@ -23,6 +22,7 @@ from queuectld.errors import (
     StoreError,
 )
 from queuectld.store.base import Entry, Query, Retention
+from tests.store.driving import NOW, attempt, draft
 
 KEEP_ALL = Retention(finished=1e9, finished_count=10**9, deleted=1e9, events=1e9, requests=1e9)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from driving import draft
 
 from queuectld.domain.job import State
 from queuectld.errors import DuplicateIdError, NoSuchJobError
@@ -13,6 +12,7 @@ from queuectld.host.ledger import Ledger
 from queuectld.store.base import Query
 from queuectld.store.memory import MemoryStore
 from queuectld.store.sqlite import open_store
+from tests.store.driving import draft
 
 
 def add(*names):

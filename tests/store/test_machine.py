@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from driving import NOW, Driver, draft
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -20,6 +19,7 @@ from queuectld.errors import QueueCTLError
 from queuectld.store.base import Query, Retention
 from queuectld.store.memory import MemoryStore
 from queuectld.store.sqlite import open_store
+from tests.store.driving import NOW, Driver, draft
 
 QUEUES = st.sampled_from(["default", "gpu", "undeclared"])
 NAMES = st.sampled_from(["", "", "", "a", "b", "build-1", "build-10", job_id(3), job_id(5)])

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import apsw
 import pytest
-from driving import NOW, Driver, draft
 from msgspec.structs import replace
 
 from queuectld.domain import transitions
@@ -19,6 +18,7 @@ from queuectld.store.memory import MemoryStore
 from queuectld.store.migrate import MIGRATIONS
 from queuectld.store.reader import open_reader
 from queuectld.store.sqlite import SqliteStore, open_store
+from tests.store.driving import NOW, Driver, draft
 
 NEWEST = len(list(MIGRATIONS.glob("*.sql")))
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 
 import pytest
-from driving import NOW, Driver, draft
 
 from queuectld.domain.job import Job, State
 from queuectld.errors import DiskFullError, DuplicateIdError, StoreDamagedError, StoreError
@@ -16,6 +15,7 @@ from queuectld.store.base import Entry, Query
 from queuectld.store.memory import MemoryStore
 from queuectld.store.sqlite import open_store
 from queuectld.store.thread import Batcher, FatalError, StoreThread, Submission
+from tests.store.driving import NOW, Driver, draft
 
 
 def enqueue(*names):

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from log_schema import SCHEMA, check_line, check_log, complaints
 
 from queuectld import log_events, log_line
 from queuectld.domain.transitions import Event
 from queuectld.host.state_dir import WORKER_SOCKET
+from tests.log_schema import SCHEMA, check_line, check_log, complaints
 
 ROOT = Path(__file__).parents[2]
 
