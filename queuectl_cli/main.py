@@ -11,9 +11,11 @@ from typing import Final
 
 import click
 
-from queuectl_cli.errors import CliError, UsageError
+from queuectl_cli.client import Client
+from queuectl_cli.errors import CliError, UnreachableError, UsageError
 from queuectl_cli.group import Entry, Group
 from queuectl_cli.options import App, common
+from queuectl_cli.target import Target
 from queuectld.protocol.words import VERSION
 
 TABLE: Final = {
@@ -74,9 +76,15 @@ def make_cli() -> Group:
     return cli
 
 
+def _start(app: App, target: Target, error: UnreachableError) -> Client:
+    from queuectl_cli.launch import start_instead  # noqa: PLC0415  (rarely needed)
+
+    return start_instead(app, target, error)
+
+
 def main(args: Sequence[str]) -> int:
     """Carry out one command line; return the exit code."""
-    app = App()
+    app = App(_start)
     try:
         return _invoke(app, list(args))
     except CliError as error:

@@ -20,7 +20,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 class App:
     """The choices of one call of the command line."""
 
-    def __init__(self) -> None:
+    def __init__(self, start: Callable[[App, Target, UnreachableError], Client]) -> None:
+        """`start` starts a daemon where nobody listens and it is right."""
+        self._start = start
         self.host: str | None = None
         self.scope: str | None = None
         self.token_file: str | None = None
@@ -75,9 +77,7 @@ class App:
         except UnreachableError as error:
             if not start:
                 raise
-            from queuectl_cli.launch import start_instead  # noqa: PLC0415  (rarely needed)
-
-            return start_instead(self, target, error)
+            return self._start(self, target, error)
 
     def open(self, target: Target) -> Client:
         """Return a connection to `target`, closed at the latest when the command ends. Raises `CliError`."""

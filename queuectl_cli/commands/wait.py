@@ -80,7 +80,8 @@ def _wait(app: App, client: Client, fields: dict[str, Any], until: float | None)
 
 def _once(app: App, client: Client, fields: dict[str, Any], until: float | None, progress: Progress) -> list[Message]:
     number = client.send("wait", **fields)
-    done = 0
+    # The answer names only so many.
+    told: list[Message] = []
     while True:
         while (message := client.take()) is None:
             left = None if until is None else until - time.monotonic()
@@ -89,15 +90,15 @@ def _once(app: App, client: Client, fields: dict[str, Any], until: float | None,
             # Wakes for the bar, too.
             if select.select([client], [], [], 1.0 if left is None else min(left, 1.0))[0]:
                 client.fill()
-            progress.show(f"{done:,} over", done)
+            progress.show(f"{len(told):,} over", len(told))
         if message.get("id") == number and "event" in message:
-            done += 1
-            progress.show(f"{done:,} over, the last one {message['event'].get('id', '')}", done)
+            told.append(message["event"])
+            progress.show(f"{len(told):,} over, the last one {message['event'].get('id', '')}", len(told))
         elif message.get("id") == number:
             answer = settle(message)
             if answer.get("stopped"):
                 raise CliError("the daemon ended the wait; it is stopping", code="draining", status=GOES_ON)
-            return list(answer["jobs"])
+            return max(told, list(answer["jobs"]), key=len)
 
 
 def _give_up(app: App) -> NoReturn:

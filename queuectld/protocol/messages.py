@@ -260,9 +260,12 @@ class LogsEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Waited(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a wait: all that have come to what was waited for, in that order."""
+    """The end of a wait: how many came to what was waited for, and the first ones of them, in that order."""
 
+    # At most 1,000, for a look; the events told all, ``count`` and ``states`` count all.
     jobs: tuple[Finished, ...]
+    count: int
+    states: dict[str, int]
     stopped: bool = False
 
 
@@ -385,7 +388,7 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Which jobs: the given ones, or those that satisfy all conditions. Empty selects all."""
 
     # Ids, or unique prefixes of at least four characters.
-    ids: tuple[str, ...] = ()
+    ids: Annotated[tuple[str, ...], Meta(max_length=10_000)] = ()
     queue: tuple[str, ...] = ()
     state: tuple[VisibleState, ...] = ()
     # key=value each

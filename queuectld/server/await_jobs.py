@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
@@ -13,16 +14,20 @@ from queuectld.protocol.messages import Finished, Wait, Waited
 from queuectld.server.desk import Desk
 from queuectld.server.lending import lending
 from queuectld.server.outlet import Outlet
+from queuectld.server.seqs import Seqs
 from queuectld.service import selection
 from queuectld.service.change import mark_seen
 from queuectld.service.views import finished
 from queuectld.store.base import Entry, Page, Query, Reader
 
 _PAGE: Final = 500
+# Jobs that the answer names at most; the events have told them all.
+SHOWN: Final = 1000
+_STATES: Final = tuple(State)
 
 
 class Waiter:
-    """One request to wait."""
+    """One request to wait. What it keeps for each job is a bit, and 8 bytes from its end until its client reads it."""
 
     def __init__(self, desk: Desk, request: Wait, outlet: Outlet, user: str) -> None:
         self._desk = desk
@@ -30,11 +35,13 @@ class Waiter:
         self._outlet = outlet
         self._user = user
         self._until = FINAL if request.until is None else frozenset(map(State, request.until))
-        self._waiting: set[int] = set()
-        # Came to what is waited for since the last look, in that order: by seq, in which state.
-        self._arrived: dict[int, State] = {}
-        self._listing = True
+        self._waiting = Seqs()
+        # While jobs are listed: those that came to what is waited for meanwhile, and in which state first.
+        self._early: dict[int, State] | None = {}
+        # Since then, in their order and not told yet: position and state of each in one number.
+        self._arrived = array("q")
         self._told: list[Finished] = []
+        self._states: dict[str, int] = {}
         self._enough = False
 
     async def run(self) -> Waited:
@@ -47,10 +54,15 @@ class Waiter:
                     await self._tell_arrived()
         finally:
             unsubscribe()
-        return Waited(jobs=tuple(self._told), stopped=bool(self._waiting) and not self._enough)
+        return Waited(
+            jobs=tuple(self._told),
+            count=sum(self._states.values()),
+            states=self._states,
+            stopped=bool(self._waiting or self._arrived) and not self._enough,
+        )
 
     def _goes_on(self) -> bool:
-        return bool(self._waiting) and self._may_go_on()
+        return bool(self._waiting or self._arrived) and self._may_go_on()
 
     def _may_go_on(self) -> bool:
         return not (self._enough or self._outlet.stopping)
@@ -70,31 +82,38 @@ class Waiter:
             after = page.after
             if after is None:
                 break
-        self._listing = False
-        self._arrived = {seq: state for seq, state in self._arrived.items() if seq in self._waiting}
+        early, self._early = self._early or {}, None
+        for seq, state in early.items():
+            self._arrive(seq, state)
 
     def _committed(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             if entry.seq is None or entry.state is None:
                 continue
             # Discarded: nobody will see it come to anything any more.
-            there = entry.state in self._until or entry.state is State.DELETED
-            if there and (self._listing or entry.seq in self._waiting):
-                self._arrived.setdefault(entry.seq, entry.state)
-                self._outlet.wake()
+            if entry.state not in self._until and entry.state is not State.DELETED:
+                continue
+            if self._early is not None:
+                self._early.setdefault(entry.seq, entry.state)
+            else:
+                self._arrive(entry.seq, entry.state)
+
+    def _arrive(self, seq: int, state: State) -> None:
+        if seq in self._waiting:
+            self._waiting.discard(seq)
+            self._arrived.append(seq * len(_STATES) + _STATES.index(state))
+            self._outlet.wake()
 
     async def _tell_arrived(self) -> None:
-        arrived, self._arrived = self._arrived, {}
-        wanted = [seq for seq in arrived if seq in self._waiting]
-        for first in range(0, len(wanted), _PAGE):
-            seqs = wanted[first : first + _PAGE]
-            jobs = await self._desk.ledger.read(partial(_by_seq, seqs=seqs))
-            for job in jobs:
-                self._waiting.discard(job.seq)
-                await self._tell(job, arrived[job.seq])
+        while self._arrived and self._may_go_on():
+            arrived = [divmod(number, len(_STATES)) for number in self._arrived[:_PAGE]]
+            jobs = await self._desk.ledger.read(partial(_by_seq, seqs=[seq for seq, _ in arrived]))
+            for seq, state in arrived:
+                if seq in jobs:
+                    await self._tell(jobs[seq], _STATES[state])
                 if not self._may_go_on():
                     return
-            self._waiting.difference_update(seqs)
+            del self._arrived[: len(arrived)]
 
     async def _tell(self, job: Job, state: State) -> None:
         if state is State.DELETED:
@@ -103,7 +122,9 @@ class Waiter:
         if told.state != state.value:
             # It has moved on since; what was waited for is what it came to.
             told = replace(told, state=state.value)
-        self._told.append(told)
+        if len(self._told) < SHOWN:
+            self._told.append(told)
+        self._states[told.state] = self._states.get(told.state, 0) + 1
         await self._outlet.send(told)
         if self._request.mark_seen and state is State.DEAD:
             now = self._desk.clock()
@@ -116,10 +137,8 @@ def _page(reader: Reader, query: Query, after: int | None) -> Page:
     return reader.find(query, after=after, limit=_PAGE)
 
 
-def _by_seq(reader: Reader, seqs: Sequence[int]) -> list[Job]:
-    found = reader.find(Query(seqs=tuple(seqs), states=tuple(State)), limit=len(seqs)).jobs
-    by_seq = {job.seq: job for job in found}
-    return [by_seq[seq] for seq in seqs if seq in by_seq]
+def _by_seq(reader: Reader, seqs: Sequence[int]) -> dict[int, Job]:
+    return {job.seq: job for job in reader.find(Query(seqs=tuple(seqs), states=_STATES), limit=len(seqs)).jobs}
 
 
 async def await_jobs(desk: Desk, request: Wait, outlet: Outlet, user: str) -> Waited:

@@ -37,7 +37,7 @@ SIZES = {
     "full": Size(drain=3000, repeats=5, bulk=100_000, single=32_000, latency=300, cli=21, rescue=10, idle=20),
     "quick": Size(drain=1000, repeats=3, bulk=20_000, single=8_000, latency=100, cli=11, rescue=5, idle=6),
     # Proves that the program works; the figures mean nothing.
-    "tiny": Size(drain=40, repeats=1, bulk=2000, single=64, latency=3, cli=1, rescue=1, idle=0.2),
+    "tiny": Size(drain=40, repeats=1, bulk=20_000, single=64, latency=3, cli=1, rescue=1, idle=0.2),
 }
 
 

@@ -347,7 +347,36 @@ def test_what_is_over_already_is_told_at_once(rig, client):
 
 
 def test_waiting_for_nothing_is_over_at_once(client):
-    assert collect(client, client.send(op="wait", select={}))[1]["ok"] == {"jobs": [], "stopped": False}
+    end = collect(client, client.send(op="wait", select={}))[1]
+
+    assert end["ok"] == {"jobs": [], "count": 0, "states": {}, "stopped": False}
+
+
+def test_the_answer_to_a_wait_for_many_counts_them_and_names_the_first_thousand(client):
+    for _ in range(3):
+        client.ok(op="enqueue", jobs=[{"command": "true"}] * 400)
+    client.ok(op="cancel", select={}, no_wait=True)
+
+    events, end = collect(client, client.send(op="wait", select={}))
+
+    assert len({event["id"] for event in events}) == 1200
+    assert [job["id"] for job in end["ok"]["jobs"]] == [event["id"] for event in events[:1000]]
+    assert (end["ok"]["count"], end["ok"]["states"]) == (1200, {"cancelled": 1200})
+
+
+def test_jobs_that_end_while_their_waiter_does_not_look_are_told_in_their_order(rig, client):
+    ids = [client.add() for _ in range(1200)]
+    stream = client.send(op="wait", select={"ids": ids})
+    client.send(op="ping")
+    client.receive()
+    other = rig.connect()
+    for first in (600, 0):
+        other.ok(op="cancel", select={"ids": ids[first : first + 600]}, no_wait=True)
+
+    events, end = collect(client, stream)
+
+    assert [event["id"] for event in events] == ids[600:] + ids[:600]
+    assert end["ok"]["stopped"] is False
 
 
 def test_the_first_one_may_be_enough(rig, client):

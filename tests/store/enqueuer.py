@@ -8,6 +8,9 @@ from pathlib import Path
 from queuectld.errors import DiskFullError, QueueCTLError
 from queuectld.store.sqlite import open_store
 from queuectld.store.thread import Batcher, FatalError, Submission
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from tests.store.driving import draft
 
 
