@@ -45,7 +45,10 @@ class Group(click.Group):
         if name in self._places and name not in self.commands:
             module, _, attribute = self._places[name].place.partition(":")
             self.add_command(getattr(import_module(f"queuectl_cli.commands.{module}"), attribute), name)
-        return super().get_command(ctx, name)
+        found = super().get_command(ctx, name)
+        if found is not None and not isinstance(found, click.Group):
+            found.epilog = found.epilog or "-H, --fields, -q, --utc and more go with every command: queuectl --help"
+        return found
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put in the command that is meant where none is named."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import subprocess
@@ -97,28 +98,54 @@ def start(app: Caller, target: Target) -> Client:
     return _await(app, process, log, begin)
 
 
+def check(app: Caller) -> None:
+    """See whether a daemon could start with what it is configured to. Raises `CliError` with what it said."""
+    checked = subprocess.run(  # noqa: S603  (our own daemon)
+        [*_command(app), "--check"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        cwd="/",
+        env=_environment(),
+        timeout=START_PATIENCE,
+        check=False,
+    )
+    if checked.returncode:
+        said = checked.stderr.decode(errors="replace").splitlines()
+        raise CliError(
+            f"the next queuectld could not start (exit {checked.returncode})",
+            *_for_people(said),
+            "The one that runs was left alone.",
+            code="cannot_start",
+            status=_status(checked.returncode),
+        )
+
+
 def _spawn(app: Caller, log: int) -> subprocess.Popen[bytes]:
-    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-    for name in ("QUEUECTL_STATE_DIR", "QUEUECTL_CONFIG"):
-        if env.get(name):
-            env[name] = os.path.abspath(env[name])  # noqa: PTH100  (the daemon's directory is another)
-    scope = [f"--{app.scope}"] if app.scope else []
     return subprocess.Popen(  # noqa: S603  (our own daemon)
-        [*_program(), *scope],
+        _command(app),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         cwd="/",
-        env=env,
+        env=_environment(),
         start_new_session=True,
     )
 
 
-def _program() -> list[str]:
+def _environment() -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    for name in ("QUEUECTL_STATE_DIR", "QUEUECTL_CONFIG"):
+        if env.get(name):
+            env[name] = os.path.abspath(env[name])  # noqa: PTH100  (the daemon's directory is another)
+    return env
+
+
+def _command(app: Caller) -> list[str]:
+    scope = [f"--{app.scope}"] if app.scope else []
     beside = os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "queuectld")  # noqa: PTH100, PTH118, PTH120
     if os.access(beside, os.X_OK) and not os.path.isdir(beside):  # noqa: PTH112  (pathlib costs 3 ms)
-        return [beside]
-    return [sys.executable, "-P", "-m", "queuectld.main"]
+        return [beside, *scope]
+    return [sys.executable, "-P", "-m", "queuectld.main", *scope]
 
 
 def _await(app: Caller, process: subprocess.Popen[bytes], log: str, begin: int) -> Client:
@@ -159,11 +186,29 @@ def _failed(status: int, log: str, begin: int) -> UnreachableError:
     with open(log, "rb") as file:  # noqa: PTH123  (as everywhere here, without pathlib)
         file.seek(begin)
         said = file.read(65_536).decode(errors="replace").splitlines()
-    # What it says for people comes last; a configuration error keeps its own exit code.
     return UnreachableError(
         f"queuectld could not start (exit {status})",
-        *said[-5:],
+        *_for_people(said),
         f"Its log:  {log}",
         code="cannot_start",
-        status=78 if status == 78 else 69,
+        status=_status(status),
     )
+
+
+def _status(ended_with: int) -> int:
+    # A configuration error keeps its own exit code.
+    return ended_with if ended_with == 78 else 69
+
+
+def _for_people(lines: list[str]) -> list[str]:
+    """Return the last words of a daemon: its sentences, and of its log what is wrong."""
+    return [line for line in map(_sentence, lines) if line][-5:]
+
+
+def _sentence(line: str) -> str:
+    try:
+        logged = json.loads(line)
+    except ValueError:
+        return line
+    wrong = isinstance(logged, dict) and logged.get("level") in {"error", "critical"}
+    return str(logged.get("message", "")) if wrong else ""

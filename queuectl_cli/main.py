@@ -53,7 +53,7 @@ Examples:
   queuectl list --state failed
   queuectl dlq retry job1
 
-Topics: queuectl help exit-codes | formatting | times | environment | selectors | enqueue
+Topics: queuectl help enqueue | selectors | time | output | exit-codes | environment
 """
 
 

@@ -46,4 +46,4 @@ def in_words(job: Mapping[str, Any]) -> str:
     detail = job.get("error") if job["state"] != "completed" else None
     words = [str(job["state"]), "" if usual else str(reason), f"exit {how}" if how.isdecimal() else how]
     text = ", ".join(dict.fromkeys(word for word in words if word))
-    return f"{text}: {detail}" if detail else text
+    return f"{text}: {detail}" if detail and detail not in words else text

@@ -221,6 +221,22 @@ def plain(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def spanned(seconds: float) -> str:
+    """Return a span of time as people write it, and exactly so: ``5m``, ``0.25s``."""
+    from queuectld.domain.durations import format_duration, parse_duration  # noqa: PLC0415  (JSON does without it)
+
+    text = format_duration(seconds)
+    return text if parse_duration(text) == seconds else f"{seconds!r}s".replace(".0s", "s")
+
+
+def sized(count: int) -> str:
+    """Return an amount of bytes as people write it, and exactly so: ``64 MiB``, ``1000001``."""
+    from queuectld.domain.sizes import format_size, parse_size  # noqa: PLC0415  (JSON does without it)
+
+    text = format_size(count)
+    return text if parse_size(text) == count else str(count)
+
+
 def command_of(job: Row) -> str:
     """Return what a job runs, as one would type it."""
     if job.get("command") is not None:

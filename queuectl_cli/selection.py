@@ -19,13 +19,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NAMES = ("ids", "queue", "state", "failed", "tags", "owner", "since", "until", "ended_since", "command", "exit_code")
 
 
-def selector_options(*, all_option: bool = False, metavar: str = "[ID]...") -> Callable[[F], F]:
-    """Add ids and the conditions that narrow them down."""
+def selector_options(
+    *, all_option: bool = False, any_state: bool = True, metavar: str = "[ID]..."
+) -> Callable[[F], F]:
+    """Add ids and the conditions that narrow them down; without `any_state` the command is about one state anyway."""
+    states = [
+        click.option("--state", multiple=True, metavar="S,S", help=f"In these states: {', '.join(STATES)}."),
+        click.option("--failed", is_flag=True, help="Failed and dead ones."),
+    ]
     options = [
         click.argument("ids", nargs=-1, metavar=metavar),
         click.option("--queue", multiple=True, metavar="Q,Q", help="In these queues."),
-        click.option("--state", multiple=True, metavar="S,S", help=f"In these states: {', '.join(STATES)}."),
-        click.option("--failed", is_flag=True, help="Failed and dead ones."),
+        *(states if any_state else ()),
         click.option("--tag", "tags", multiple=True, metavar="K=V", help="With this tag; repeat for several."),
         click.option("--owner", metavar="U", help="Of this user."),
         click.option("--since", metavar="TIME", help="Added since then (10m, 22:00, 2026-12-01)."),
@@ -120,7 +125,7 @@ def last(client: Client) -> str:
 def bulk(
     app: App, client: Client, op: str, select: dict[str, Any], options: Mapping[str, Any], **fields: Any
 ) -> Message:
-    """Carry out a verb on many jobs; where no ids are given, ask first. Raises `UsageError`, `click.Abort`."""
+    """Carry out a verb on many jobs; where no ids are given, ask first. Raises `UsageError`, `click.exceptions.Exit`."""
     only_ids = bool(select.get("ids")) and len(select) == 1
     if not select and not options.get("all_"):
         raise UsageError(
@@ -138,7 +143,7 @@ def bulk(
 
 
 def ask(app: App, verb: str, would: Message, client: Client) -> None:
-    """Ask before a change of many jobs. Raises `UsageError` where nobody can answer, `click.Abort` on no."""
+    """Ask before a change of many jobs. Raises `UsageError` where nobody can answer, `click.exceptions.Exit` on no."""
     count = would["count"]
     if count == 0:
         return
@@ -146,4 +151,6 @@ def ask(app: App, verb: str, would: Message, client: Client) -> None:
         raise UsageError(f"{verb} would change {plural(count)}; confirm with -y, or look with -n")
     sample = ", ".join(would["jobs"][:5]) + (" …" if count > 5 else "")
     app.say(f"{verb.capitalize()} {plural(count)} at {client.target.name}: {sample}")
-    click.confirm("Go on?", abort=True, err=True)
+    if not click.confirm("Go on?", err=True):
+        app.say("Nothing was changed.")
+        raise click.exceptions.Exit(1)

@@ -117,6 +117,12 @@ class DuplicateIdError(QueueCTLError):
     code = "duplicate_id"
 
 
+class DuplicateKeyError(QueueCTLError):
+    """The key was used for another request before."""
+
+    code = "duplicate_key"
+
+
 class WrongStateError(QueueCTLError):
     """The job is not in a state that allows this."""
 

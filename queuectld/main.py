@@ -30,6 +30,7 @@ from queuectld.log import set_up
 from queuectld.protocol.schema import schema
 from queuectld.protocol.where import Places, places
 from queuectld.protocol.words import VERSION
+from queuectld.server.listen import read_token
 
 log = structlog.get_logger()
 
@@ -66,12 +67,19 @@ def main(config_file: str | None, scope: str | None, *, check: bool, show_schema
         read = _reader(here, config_file)
         loaded = read()
         if check:
+            _check(loaded.config)
             click.echo(f"The configuration is valid ({loaded.config_file or 'no file; defaults'}).")
             return
         sys.exit(serve(here, loaded, read))
     except QueueCTLError as error:
         click.echo(f"queuectld: {error.message}", err=True)
         sys.exit(next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1))
+
+
+def _check(keys: config.Config) -> None:
+    """Look at what the configuration names, as far as that can be seen without starting. Raises `BadConfigError`."""
+    if keys.tcp is not None and keys.token_file is not None:
+        read_token(keys.token_file)
 
 
 def _reader(here: Places, config_file: str | None) -> Callable[[], config.Loaded]:

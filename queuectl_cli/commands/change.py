@@ -46,9 +46,14 @@ def cancel(app: App, /, *, reason: str | None, kill_after: float | None, no_wait
 @common()
 @click.pass_obj
 def retry(app: App, /, *, delay: float | None, limit: int | None, spread: float | None, **options: Any) -> None:
-    """Run jobs again: dead, cancelled and completed ones, and those that wait for their retry."""
+    """Run jobs again: dead, cancelled and completed ones, and those that wait for their retry.
+
+    Without ids and --state: failed and dead ones, but for those whose end somebody has seen (in queuectl run).
+    """
     client = app.connect()
     select = selector(take(options))
+    if (select or options["all_"]) and not {"ids", "state"} & select.keys():
+        select["seen"] = False
     answer = bulk(app, client, "retry", select, options, delay=delay, limit=limit, spread=spread)
     report(app, answer, select, options, ("Back in the queue:", "retry"))
 
@@ -97,7 +102,7 @@ def complain(app: App, answer: Message, ids: Sequence[str]) -> None:
         raise RefusedError(refused[0], job=_name(refused[0], ids))
     if refused:
         for body in refused:
-            app.say(f"{_name(body, ids)}: {body['message']}")
+            app.say(f"{_name(body, ids)}: {body['message']}" if body["index"] < len(ids) else body["message"])
         codes = {RefusedError(body).status for body in refused}
         status = codes.pop() if len(codes) == 1 and not answer["count"] else 1
         raise CliError(f"{plural(len(refused))} refused, {answer['count']:,} done", code="refused", status=status)
@@ -106,4 +111,4 @@ def complain(app: App, answer: Message, ids: Sequence[str]) -> None:
 
 
 def _name(body: Message, ids: Sequence[str]) -> str:
-    return ids[body["index"]] if body["index"] < len(ids) else "?"
+    return ids[body["index"]] if body["index"] < len(ids) else "ID"

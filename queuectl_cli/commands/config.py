@@ -9,7 +9,7 @@ import click
 from queuectl_cli.client import Message
 from queuectl_cli.group import Group
 from queuectl_cli.options import App, common
-from queuectl_cli.render import Column, Output, Row, plain
+from queuectl_cli.render import Column, Output, Row, plain, sized, spanned
 
 
 @click.group(cls=Group, default=lambda _args: "list")
@@ -18,13 +18,19 @@ def config() -> None:
 
 
 def _value(row: Row) -> str:
-    return plain(row["value"])
+    """Return a value as `config set` takes it."""
+    value = row["value"]
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    form = {"seconds": spanned, "bytes": sized, "mode": "{:04o}".format}.get(row["unit"] or "", plain)
+    return form(value)
 
 
 _COLUMNS = (
     Column("KEY", lambda row: str(row["key"])),
     Column("VALUE", _value, stretches=True),
-    Column("UNIT", lambda row: row["unit"] or "", wide=True),
     Column("MEANING", lambda row: row["meaning"], stretches=True),
 )
 _ORIGIN = (

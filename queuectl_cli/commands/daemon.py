@@ -11,6 +11,7 @@ import click
 from queuectl_cli.client import Client
 from queuectl_cli.errors import CliError, LostError, UnreachableError, UsageError
 from queuectl_cli.group import Group
+from queuectl_cli.launch import check
 from queuectl_cli.launch import start as launch
 from queuectl_cli.options import App, common
 from queuectl_cli.render import Output, plural
@@ -61,6 +62,7 @@ def restart(app: App) -> None:
     """Start queuectld anew, or just start it; running jobs go on and notice nothing."""
     _not_elsewhere(app)
     if client := _running(app):
+        check(app)
         _stop(client, "leave")
     client = launch(app, app.target())
     _tell(app, f"Restarted queuectld (pid {client.request('ping')['pid']}) at {client.target.name}.", client)

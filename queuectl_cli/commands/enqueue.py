@@ -30,21 +30,28 @@ _FORM_OPTIONS = (
 )
 
 
-@click.command(cls=WordsCommand, options_metavar="[OPTIONS]")
+# Not the docstring: click wants the backspace itself in front of lines that stay as they are.
+_HELP = """Add jobs; the answer is their ids. Options come before the command.
+
+\b
+  queuectl enqueue '{"id":"job1","command":"echo hello"}'
+  queuectl enqueue 'sleep 5 && echo done'
+  queuectl enqueue --in 10m --max-retries 5 -- rsync -a /src /dst
+  queuectl enqueue --lines @commands.txt
+  queuectl enqueue - < jobs.jsonl
+
+All forms: queuectl help enqueue
+"""
+
+
+@click.command(cls=WordsCommand, options_metavar="[OPTIONS]", help=_HELP)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="JSON | CMD | -- ARGV... | - | @FILE")
 @stack(_FORM_OPTIONS)
 @job_options
 @common()
 @click.pass_obj
 def enqueue(app: App, /, words: tuple[str, ...], *, explicit: bool, **flags: Any) -> None:
-    r"""Add jobs; the answer is their ids. Options come before the command.
-
-    \b
-      queuectl enqueue '{"id":"job1","command":"echo hello"}'
-      queuectl enqueue 'sleep 5 && echo done'
-      queuectl enqueue --in 10m --max-retries 5 -- rsync -a /src /dst
-      queuectl enqueue --lines @commands.txt
-    """
+    """Add jobs; the answer is their ids."""
     fields = job_fields(flags, os.environ)
     source = _bulk_source(words, explicit=explicit, flags=flags)
     if source is None:

@@ -34,7 +34,7 @@ def columns(output: Output) -> list[Column]:
         Column("PRIO", lambda job: str(job["priority"]), dull="0", right=True),
         Column("RUNS", lambda job: str(job["attempts"]), dull="0", right=True),
         Column("LEFT", lambda job: str(job["retries_left"]), wide=True, right=True),
-        Column("EXIT", exit_of, dull="", right=True),
+        Column("EXIT", _exit, dull="", right=True),
         Column("OWNER", lambda job: str(job["owner"]), wide=True),
         Column("AGE", lambda job: output.when(job["created_at"]), right=True),
         Column("TOOK", _took, dull="", right=True),
@@ -42,6 +42,11 @@ def columns(output: Output) -> list[Column]:
         Column("TAGS", lambda job: ",".join(f"{k}={v}" for k, v in job["tags"].items()), dull="", wide=True),
         Column("COMMAND", command_of, stretches=True),
     ]
+
+
+def _exit(job: Row) -> str:
+    # That of the run before is no news of a job that runs, or will run, again.
+    return "" if job["state"] in {"pending", "processing"} else exit_of(job)
 
 
 def _took(job: Row) -> str:
@@ -93,12 +98,12 @@ def list_jobs(app: App, /, **options: Any) -> None:
 
 
 @click.command
-@selector_options()
+@selector_options(any_state=False)
 @common()
 @click.pass_obj
 def ps(app: App, /, **options: Any) -> None:
     """Show what runs: the same as list --state processing."""
-    select = selector({**options, "state": ("processing",), "failed": False})
+    select = selector({**options, "state": ("processing",)})
     _list(app, select, {"limit": None, "reverse": False, "sort": None, "count": False})
 
 

@@ -21,7 +21,18 @@ from queuectl_cli.outcome import exit_code, in_words
 from queuectl_cli.render import Output
 
 
-@click.command(cls=FamilyWordsCommand, options_metavar="[OPTIONS]")
+# Not the docstring: click wants the backspace itself in front of lines that stay as they are.
+_HELP = """Add a job, show its output, and exit as it does.
+
+Ctrl-C goes to the command, the second one cancels the job. It is not retried unless --max-retries says so.
+
+\b
+  queuectl run -- make test
+  queuectl run --timeout 10m 'curl -sf https://example.org | wc -c'
+"""
+
+
+@click.command(cls=FamilyWordsCommand, options_metavar="[OPTIONS]", help=_HELP)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="CMD | -- ARGV...")
 @click.option("-d", "--detach", is_flag=True, help="Print the id and leave, as enqueue does.")
 @click.option(
@@ -33,14 +44,7 @@ from queuectl_cli.render import Output
 def run(
     app: App, /, words: tuple[str, ...], *, explicit: bool, detach: bool, wait_for: float | None, **flags: Any
 ) -> None:
-    r"""Add a job, show its output, and exit as it does.
-
-    Ctrl-C goes to the command, the second one cancels the job. It is not retried unless --max-retries says so.
-
-    \b
-      queuectl run -- make test
-      queuectl run --timeout 10m 'curl -sf https://example.org | wc -c'
-    """
+    """Add a job, show its output, and exit as it does."""
     if words == ("-",) and not explicit:
         raise UsageError("run takes one job; for many:  queuectl enqueue -")
     fields = job_fields(flags, os.environ)

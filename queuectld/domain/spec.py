@@ -90,6 +90,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     note: Annotated[str, Meta(max_length=4096)] | None = None
 
 
+_REASONS: Final = tuple(reason.value for reason in Reason)
+
 # Fields that the language of jobs has and this version does not do yet: refused by name, never ignored.
 PLANNED: Final = frozenset(
     {
@@ -228,9 +230,8 @@ def _tags(tags: Mapping[str, str]) -> str | None:
 
 
 def _retry_words(words: tuple[int | str, ...]) -> str | None:
-    reasons = [reason.value for reason in Reason]
-    bad = next((word for word in words if isinstance(word, str) and word not in reasons), None)
-    return f"has {bad!r}; allowed are exit codes and {', '.join(reasons)}" if bad else None
+    bad = next((word for word in words if isinstance(word, str) and word not in _REASONS), None)
+    return None if bad is None else f"has {bad!r}; allowed are exit codes and {', '.join(_REASONS)}"
 
 
 def _input(value: str | Blob) -> str | None:

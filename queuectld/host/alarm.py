@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -65,11 +64,16 @@ class Alarm:
             self.set(when)
 
     def close(self) -> None:
-        """Ring no more."""
+        """Ring no more, whatever is set."""
+        if self._fd < 0:
+            return
         self._loop.remove_reader(self._fd)
         os.close(self._fd)
+        self._fd = -1
 
     def _arm(self, when: float) -> None:
+        if self._fd < 0:
+            return
         # A value of zero would disarm the timer; the past rings at once.
         nanoseconds = max(1, int(when * 1e9))
         spec = _Itimerspec(value=_Timespec(nanoseconds // 1_000_000_000, nanoseconds % 1_000_000_000))
@@ -87,6 +91,6 @@ class Alarm:
             self._arm(self._when or _NEVER)
             self._ring()
             return
-        if self._when is not None and self._when <= time.time():
-            self._when = None
+        # It has rung, and rings no more, even if the clock was set back at this very moment.
+        self._when = None
         self._ring()

@@ -138,7 +138,12 @@ def _page(reader: Reader, query: Query, after: int | None) -> Page:
 
 
 def _by_seq(reader: Reader, seqs: Sequence[int]) -> dict[int, Job]:
-    return {job.seq: job for job in reader.find(Query(seqs=tuple(seqs), states=_STATES), limit=len(seqs)).jobs}
+    found: dict[int, Job] = {}
+    page = Page(jobs=(), after=0)
+    while page.after is not None:
+        page = reader.find(Query(seqs=tuple(seqs), states=_STATES), after=page.after, limit=len(seqs))
+        found.update((job.seq, job) for job in page.jobs)
+    return found
 
 
 async def await_jobs(desk: Desk, request: Wait, outlet: Outlet, user: str) -> Waited:

@@ -9,10 +9,11 @@ from typing import Final
 
 from queuectld.domain.job import State
 from queuectld.errors import WrongStateError
-from queuectld.protocol.messages import Cancel, Changed
+from queuectld.protocol.messages import Cancel, Changed, Count, CountJobs
 from queuectld.server.desk import Desk
 from queuectld.service import change
 from queuectld.service.change import Act, AnyBulk, Live, Progress
+from queuectld.service.jobs import begin_count, count_on
 from queuectld.service.selection import refusal
 from queuectld.store.base import Entry
 
@@ -51,6 +52,14 @@ async def _steps(desk: Desk, request: AnyBulk, user: str) -> Progress:
             # Stored before: should the daemon die here, the next one sends this.
             desk.control.cancel(live.token, kill_after=request.kill_after if isinstance(request, Cancel) else None)
     return progress
+
+
+async def count_many(desk: Desk, request: CountJobs) -> Count:
+    """Count jobs; a million take seconds, and no look at the store lasts as long."""
+    so_far = await desk.ledger.read(partial(begin_count, request=request))
+    while so_far.query is not None:
+        so_far = await desk.ledger.read(partial(count_on, so_far=so_far))
+    return so_far.reply()
 
 
 def _patience(lives: Sequence[Live], request: Cancel, desk: Desk) -> float:

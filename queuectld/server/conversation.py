@@ -21,7 +21,7 @@ from queuectld.protocol.messages import Answered, Failed, RequestId, Stopped, St
 from queuectld.protocol.words import INFLIGHT_LIMIT
 from queuectld.server.desk import Ledger
 from queuectld.server.outlet import Outlet
-from queuectld.server.plan import Change, Now, Plan, Read, Refuse, Stop, Stream, Write
+from queuectld.server.plan import Change, Now, Plan, Read, Reads, Refuse, Stop, Stream, Write
 from queuectld.service.submit import Undone
 
 # One place is kept for the request that stops a stream.
@@ -91,7 +91,7 @@ class Conversation:
         match plan:
             case Write() | Change():
                 return not self._changing
-            case Read():
+            case Read() | Reads():
                 return not (self._reading or self._writes or self._changing)
             case Stream():
                 return not (self._writes or self._changing)
@@ -109,8 +109,9 @@ class Conversation:
             case Refuse():
                 self._fill(self._slot(), _answer(request_id, plan.error), close=plan.close)
             case Read():
-                self._reading = True
-                self._begin(self._read(request_id, self._slot(), plan), self._transient)
+                self._look(request_id, partial(self._ledger.read, plan.work))
+            case Reads():
+                self._look(request_id, plan.run)
             case Change():
                 self._changing = True
                 self._long += plan.long
@@ -168,8 +169,12 @@ class Conversation:
         self._writes -= 1
         self._fill(slot, _answer(request_id, result))
 
-    async def _read(self, request_id: RequestId | None, slot: _Slot, plan: Read) -> None:
-        result = await _outcome(self._ledger.read(plan.work))
+    def _look(self, request_id: RequestId | None, run: Callable[[], Awaitable[Any]]) -> None:
+        self._reading = True
+        self._begin(self._read(request_id, self._slot(), run), self._transient)
+
+    async def _read(self, request_id: RequestId | None, slot: _Slot, run: Callable[[], Awaitable[Any]]) -> None:
+        result = await _outcome(run())
         self._reading = False
         self._fill(slot, _answer(request_id, result))
 

@@ -39,10 +39,10 @@ from queuectld.protocol.messages import (
 from queuectld.protocol.words import VERSION
 from queuectld.server import settings
 from queuectld.server.await_jobs import await_jobs
-from queuectld.server.bulk import cancel_many, change_many
+from queuectld.server.bulk import cancel_many, change_many, count_many
 from queuectld.server.desk import Desk
 from queuectld.server.follow_logs import follow_logs
-from queuectld.server.plan import Change, Now, Plan, Read, Stop, Stream, Write
+from queuectld.server.plan import Change, Now, Plan, Read, Reads, Stop, Stream, Write
 from queuectld.server.signalling import signal_job
 from queuectld.server.tell_events import tell_events
 from queuectld.server.who import Peer
@@ -79,7 +79,7 @@ def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
         case ListJobs():
             return Read(partial(jobs.listing, request=request, lens=desk.lens()))
         case CountJobs():
-            return Read(partial(jobs.count, request=request))
+            return Reads(partial(count_many, desk, request))
         case Logs():
             return Stream(partial(follow_logs, desk, request))
         case Wait():

@@ -40,6 +40,12 @@ class Read(NamedTuple):
     work: Callable[[Reader], msgspec.Struct]
 
 
+class Reads(NamedTuple):
+    """Likewise, but many looks one after the other, so that others are served in between."""
+
+    run: Callable[[], Awaitable[msgspec.Struct]]
+
+
 class Change(NamedTuple):
     """Several steps. Later changes and reads of the connection wait until it calls `settled`, or returns.
 
@@ -63,7 +69,7 @@ class Stop(NamedTuple):
     stream: RequestId
 
 
-Plan = Now | Refuse | Write | Read | Change | Stream | Stop
+Plan = Now | Refuse | Write | Read | Reads | Change | Stream | Stop
 
 # How a plan came out.
 Result = Any

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from queuectld.domain.job import VISIBLE, Job, State
 from queuectld.errors import BadRequestError, QueueCTLError
@@ -13,12 +12,10 @@ from queuectld.service import selection
 from queuectld.service.environment import unpack_environment
 from queuectld.service.logs import tail
 from queuectld.service.views import Lens, attempt_view, job_view, spec_view
-from queuectld.store.base import Query, Reader, command_text
+from queuectld.store.base import Query, Reader
 
 # Jobs that a count without a shortcut reads at a time.
 _PAGE: Final = 1000
-# A page of a listing ends where its commands come to more characters than this; one may have a million.
-_PAGE_BYTES: Final = 4 * 1024 * 1024
 
 
 def named(reader: Reader, text: str) -> Job:
@@ -56,19 +53,10 @@ def listing(reader: Reader, request: ListJobs, lens: Lens) -> Jobs:
         limit=request.limit,
         reverse=request.reverse,
     )
-    shown = _fitting(page.jobs)
-    after = page.after if len(shown) == len(page.jobs) else shown[-1].seq
-    return Jobs(jobs=tuple(job_view(job, lens) for job in shown), next=None if after is None else str(after))
-
-
-def _fitting(jobs: Sequence[Job]) -> Sequence[Job]:
-    """Return the first ones whose commands together are not too much for one line; one at least."""
-    size = 0
-    for position, job in enumerate(jobs):
-        size += len(command_text(job))
-        if size > _PAGE_BYTES and position:
-            return jobs[:position]
-    return jobs
+    return Jobs(
+        jobs=tuple(job_view(job, lens) for job in page.jobs),
+        next=None if page.after is None else str(page.after),
+    )
 
 
 def _cursor(text: str | None) -> int | None:
@@ -80,21 +68,35 @@ def _cursor(text: str | None) -> int | None:
     return int(text)
 
 
-def count(reader: Reader, request: CountJobs) -> Count:
-    """Return how many jobs match; from the kept figures where only queues and states matter."""
+class Counting(NamedTuple):
+    """How far a count has come: what was found, and where to look on; `query` is None when it is done."""
+
+    query: Query | None
+    after: int | None
+    states: dict[str, int]
+
+    def reply(self) -> Count:
+        """Return the answer."""
+        return Count(total=sum(self.states.values()), states=self.states)
+
+
+def begin_count(reader: Reader, request: CountJobs) -> Counting:
+    """Begin to count what matches; done at once, from the kept figures, where only queues and states matter."""
     select = request.select
     if select == Selector(queue=select.queue, state=select.state):
-        return _kept(reader, selection.conditions(select))
-    states: dict[str, int] = {}
-    query = selection.query(reader, select)
-    after: int | None = None
-    while True:
-        page = reader.find(query, after=after, limit=_PAGE)
-        for job in page.jobs:
-            states[job.state.value] = states.get(job.state.value, 0) + 1
-        if page.after is None:
-            return Count(total=sum(states.values()), states=states)
-        after = page.after
+        return Counting(None, None, _kept(reader, selection.conditions(select)).states)
+    return Counting(selection.query(reader, select), None, {})
+
+
+def count_on(reader: Reader, so_far: Counting) -> Counting:
+    """Count the next page."""
+    if so_far.query is None:
+        return so_far
+    page = reader.find(so_far.query, after=so_far.after, limit=_PAGE)
+    states = dict(so_far.states)
+    for job in page.jobs:
+        states[job.state.value] = states.get(job.state.value, 0) + 1
+    return Counting(None if page.after is None else so_far.query, page.after, states)
 
 
 def _kept(reader: Reader, query: Query) -> Count:

@@ -21,20 +21,23 @@ class Numbers:
         """``last`` is the last seq given; about ``expected`` will be needed."""
         self.last = last
         self._look_up = look_up
-        self._checked = last + expected
-        self.taken = look_up([job_id(seq) for seq in range(last + 1, self._checked + 1)])
+        # Looked up already, all at once.
+        self._names = {seq: job_id(seq) for seq in range(last + 1, last + 1 + expected)}
+        self.taken = look_up(tuple(self._names.values()))
 
     def next(self, chosen: str, taken: AbstractSet[str]) -> tuple[int, str]:
         """Return a new seq with the chosen id, or if that is empty with one made of it."""
         self.last += 1
         if chosen:
             return self.last, chosen
-        while self._in_use(name := job_id(self.last), taken):
+        while (name := self._names.get(self.last) or self._further(self.last)) in taken or name in self.taken:
             self.last += 1
         return self.last, name
 
-    def _in_use(self, name: str, taken: AbstractSet[str]) -> bool:
-        return name in taken or (self.last > self._checked and bool(self._look_up([name])))
+    def _further(self, seq: int) -> str:
+        name = job_id(seq)
+        self.taken |= self._look_up((name,))
+        return name
 
 
 def enqueued(job: Job, by: str | None) -> Entry:

@@ -68,7 +68,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 class Page(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs in the order of their seq, and the seq to go on behind; None: there are no more.
 
-    May be short or empty and still have more: a page reads a bounded number of rows.
+    May be short or empty and still have more: a page reads a bounded number of rows, and of characters.
     """
 
     jobs: tuple[Job, ...]

@@ -146,6 +146,6 @@ class Commits(SqliteReader):
 
     def _write(self, entries: Sequence[Entry]) -> None:
         first = self._tally.last_entry + 1
-        self._database.many(_ADD_ENTRY, (entry_row(entry, number) for number, entry in enumerate(entries, first)))
+        self._database.many(_ADD_ENTRY, [entry_row(entry, number) for number, entry in enumerate(entries, first)])
         self._tally.last_entry += len(entries)
         self._written.extend(replace(entry, number=number) for number, entry in enumerate(entries, first))

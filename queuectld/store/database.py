@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,6 +82,16 @@ class Database:
             return self._cursor.execute(sql, bindings).fetchall()
         except apsw.Error as error:
             raise self._translated(error) from error
+
+    def each(self, sql: str, bindings: Sequence[Any] = ()) -> Iterator[Row]:
+        """Run a statement and yield its rows one by one; those that nobody asks for are not read."""
+        cursor = self._connection.cursor()
+        try:
+            yield from cursor.execute(sql, bindings)
+        except apsw.Error as error:
+            raise self._translated(error) from error
+        finally:
+            cursor.close()
 
     def one(self, sql: str, bindings: Sequence[Any] = ()) -> Row | None:
         """Run a statement and return its first row."""

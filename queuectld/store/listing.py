@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from queuectld.domain.job import Job, State
 from queuectld.store.base import Page, Query
-from queuectld.store.database import Database
+from queuectld.store.database import Database, Row
 from queuectld.store.filter import matches
 from queuectld.store.rows import CODES, JOB, job_of
 
 # So many rows are looked at for one page and state, about 5 ms of work; then the page is short and says where to go on.
 _WINDOW: Final = 2000
+# A page ends behind this many characters of specs, however few jobs they are of: one may have a million.
+_PAGE_SIZE: Final = 4 * 1024 * 1024
+_SEQ, _SPEC = (JOB.split(", ").index(name) for name in ("seq", "spec"))
 # Behind every seq: 63 bits, as SQLite has them.
 _END: Final = 2**63 - 1
 
@@ -58,12 +62,25 @@ class _Scan:
         if self._chosen is not None:
             where += " AND seq IN (SELECT value FROM json_each(?))"
             values.append(json.dumps(self._chosen[:_WINDOW]))
-        rows = self._database.run(
+        rows = self._database.each(
             f"SELECT {JOB} FROM {source} AND seq {self._beyond} ? AND seq {self._within} ? {where} "
             f"ORDER BY seq {self._order} LIMIT ?",
             (*values, self._limit),
         )
-        return [job for job in map(job_of, rows) if matches(self._query, job)], edge
+        return self._fitting(rows, edge)
+
+    def _fitting(self, rows: Iterable[Row], edge: int | None) -> tuple[list[Job], int | None]:
+        """Return those that match, as far as they are not too much for one page, and the last seq looked at."""
+        found: list[Job] = []
+        size, last = 0, None
+        for row in rows:
+            size += len(row[_SPEC])
+            if size > _PAGE_SIZE and last is not None:
+                return found, last
+            last = row[_SEQ]
+            if matches(self._query, job := job_of(row)):
+                found.append(job)
+        return found, edge
 
     def _window(self, state: State | None) -> tuple[str, int | None]:
         """Return where to read, and the last seq of a full window."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -46,7 +45,8 @@ _SAVE_LIFE: Final = f"UPDATE jobs SET ({LIFE}) = ({_marks(LIFE)}) WHERE seq = ? 
 _SAVE_ALL: Final = (
     f"UPDATE jobs SET ({ASKED}, {LIFE}) = ({_marks(ASKED)}, {_marks(LIFE)}) WHERE seq = ? AND version = ?"
 )
-_TAKEN: Final = "SELECT id FROM jobs WHERE hidden = 0 AND id IN (SELECT value FROM json_each(?))"
+_TAKEN: Final = "SELECT id FROM jobs WHERE hidden = 0 AND id = ?"
+_TAKEN_OF_MANY: Final = "SELECT id FROM jobs WHERE hidden = 0 AND id IN (SELECT value FROM json_each(?))"
 _HEADS: Final = (
     f"SELECT {JOB} FROM jobs INDEXED BY startable_jobs WHERE place = 1 AND queue = ? ORDER BY rank, seq LIMIT ?"
 )
@@ -78,18 +78,26 @@ class SqliteStore(Commits):
         answers = self._admit(drafts)
         jobs = [answer for answer in answers if isinstance(answer, Job)]
         if jobs:
-            self._database.many(_ADD_JOB, ((job.seq, *asked_of(job), *life_of(job)) for job in jobs))
-            self._blobs.count(more=[digest for job in jobs for digest in references(job)])
-            for (queue, kind), number in Counter((job.queue, kind_of(job)) for job in jobs).items():
-                self._tally.change(queue, kind, number)
+            self._database.many(_ADD_JOB, [(job.seq, *asked_of(job), *life_of(job)) for job in jobs])
+            if digests := [digest for job in jobs for digest in references(job)]:
+                self._blobs.count(more=digests)
+            self._count(jobs)
             self._write([enqueued(job, by) for job in jobs])
             self._expect(jobs)
         return answers
 
+    def _count(self, jobs: Iterable[Job]) -> None:
+        kinds: dict[tuple[str, int], int] = {}
+        for job in jobs:
+            kind = (job.queue, kind_of(job))
+            kinds[kind] = kinds.get(kind, 0) + 1
+        for (queue, number), by in kinds.items():
+            self._tally.change(queue, number, by)
+
     def _admit(self, drafts: Sequence[Job]) -> list[Job | Exception]:
         """Give each draft its seq and id, or its error."""
         numbers = Numbers(self._tally.last_seq, len(drafts), self._taken)
-        taken = self._taken([draft.id for draft in drafts if draft.id]) | numbers.taken
+        taken = self._taken([draft.id for draft in drafts if draft.id])
         answers: list[Job | Exception] = []
         for draft in drafts:
             if draft.queue not in self._declared:
@@ -104,7 +112,11 @@ class SqliteStore(Commits):
         return answers
 
     def _taken(self, names: Sequence[str]) -> set[str]:
-        return {name for (name,) in self._database.run(_TAKEN, (json.dumps(names),))} if names else set()
+        if not names:
+            return set()
+        one = len(names) == 1
+        found = self._database.run(_TAKEN, names) if one else self._database.run(_TAKEN_OF_MANY, (json.dumps(names),))
+        return {name for (name,) in found}
 
     def _expect(self, jobs: Iterable[Job]) -> None:
         for job in jobs:

@@ -31,6 +31,8 @@ from queuectld.worker import procfs
 log = structlog.get_logger()
 
 SOCKET_NAME: Final = "worker.sock"
+# With no descriptor left, say.
+_WATCH_AGAIN: Final = 1.0
 _PEER: Final = struct.Struct("3i")
 # Signals that a daemon under a service manager or a shell may have had blocked or ignored, and that must not be
 # inherited that way by workers and their commands.
@@ -266,13 +268,21 @@ class Crew:
         worker = Worker(name, pid, start, link, started_at=self._world.clock(), since=now, heard_at=now)
         self._workers[pid] = worker
         self.household.known.add(pid)
+        self._watch(worker)
+        return worker
+
+    def _watch(self, worker: Worker) -> None:
+        if self._workers.get(worker.pid) is not worker or worker.link.dead:
+            return
         try:
-            worker.pidfd = os.pidfd_open(pid)
+            worker.pidfd = os.pidfd_open(worker.pid)
         except ProcessLookupError:
             self._loop.call_soon(self._dead, worker)
+        except OSError as error:
+            log.error("Cannot watch a worker yet", event_name="worker.failed", worker_id=worker.name, error=str(error))  # noqa: TRY400  (the errno tells all)
+            self._loop.call_later(_WATCH_AGAIN, self._watch, worker)
         else:
             self._loop.add_reader(worker.pidfd, self._dead, worker)
-        return worker
 
     def _dead(self, worker: Worker) -> None:
         self.unwatch(worker)
@@ -299,8 +309,11 @@ class Crew:
 
     def kill(self, worker: Worker) -> None:
         """End a worker's process at once; its death is noticed as any other."""
-        with contextlib.suppress(PermissionError):
-            procfs.signal_process(worker.pid, worker.start, signal.SIGKILL)
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            if worker.pidfd >= 0:
+                signal.pidfd_send_signal(worker.pidfd, signal.SIGKILL)
+            else:
+                procfs.signal_process(worker.pid, worker.start, signal.SIGKILL)
 
     def forget(self, worker: Worker) -> None:
         """Stop watching; the process may live on."""

@@ -13,7 +13,7 @@ from queuectld.config import Holder, worker_limit
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.host.alarm import Alarm
 from queuectld.protocol.output import base_name
-from queuectld.protocol.worker_messages import Run
+from queuectld.protocol.worker_messages import Follow, Run
 from queuectld.service.attempts import Claimed, Claims, Offer
 from queuectld.service.run_spec import InputFiles, run_spec
 from queuectld.store.base import Entry
@@ -26,9 +26,8 @@ from queuectld.supervisor.world import World
 log = structlog.get_logger()
 
 _CLAIM_AGAIN: Final = 1.0
-
-# What a worker's link makes of its next command.
-HandOver = Callable[[Run], list[Action]]
+# So that what has to be over by then is.
+_A_LITTLE: Final = 0.01
 
 
 class Surroundings(Protocol):
@@ -36,7 +35,11 @@ class Surroundings(Protocol):
 
     @property
     def draining(self) -> bool:
-        """Whether nothing may be started any more."""
+        """Whether no job may be claimed any more."""
+
+    @property
+    def may_start(self) -> bool:
+        """Whether what is claimed by now may begin."""
 
     @property
     def verdict(self) -> Reason:
@@ -132,10 +135,11 @@ class Dispatcher:
         """Claim for whoever is free, or see to it that somebody will be."""
         if not self.demand or self._around.draining:
             return
-        if free := self._free():
-            self._claim(free, ripen=False)
-        elif len(self._crew) < self.bound:
+        free = self._free()
+        if int(self.demand) > len(free) and len(self._crew) < self.bound:
             self._around.replan()
+        if free:
+            self._claim(free, ripen=False)
 
     def _rung(self) -> None:
         """A due time has come, or the clock was set: see which jobs' time has come."""
@@ -154,7 +158,7 @@ class Dispatcher:
         """Return the worker itself, if it may have another job in the commit that records the end of this one."""
         fit = worker.connection is not None and not worker.link.retiring and outcome.reason is not Reason.HOST_ERROR
         # It still counts as busy with the attempt that is ending.
-        room = self._room() + (token == worker.link.token)
+        room = self._room() + (token == worker.link.token and token not in self._lent)
         if not fit or self._around.draining or room <= 0:
             return None
         return _offer(worker)
@@ -168,43 +172,48 @@ class Dispatcher:
 
         def done(claims: Claims | BaseException) -> None:
             if isinstance(claims, BaseException):
-                claims = self._refused(claims)
+                claims = self._refused(claims, self._rung if ripen else self.dispatch)
             self.demand.served(more=claims.more, got=len(claims.claimed), ticket=ticket)
             for worker, claimed in zip(free, claims.claimed, strict=False):
-                self.hand_over(worker, claimed, worker.link.claimed)
+                worker.link.claimed(claimed.attempt.token)
+                self.hand_over(worker, claimed)
             for worker in free[len(claims.claimed) :]:
                 self._around.act(worker, worker.link.unclaimed())
             if claims.next_due is not None:
                 self._alarm.no_later_than(claims.next_due)
-            if ripen:
-                self.dispatch()
+            self.dispatch()
 
         self._records.claim([_offer(worker) for worker in free], done, ripen=ripen)
 
-    def _refused(self, error: BaseException) -> Claims:
+    def _refused(self, error: BaseException, again: Callable[[], None]) -> Claims:
         """Nothing was claimed and nothing lost; ask again, but not at once: a full disk does not pass in a moment."""
         log.error("Cannot claim jobs", event_name="store.failed", error=str(error))
         self._claim_from = self._loop.time() + _CLAIM_AGAIN
-        self._loop.call_at(self._claim_from, self.dispatch)
+        self._loop.call_later(_CLAIM_AGAIN + _A_LITTLE, again)
         return Claims((), more=True)
 
-    def hand_over(self, worker: Worker, claimed: Claimed, say: HandOver) -> None:
-        """Tell a worker to run what was claimed for it."""
-        if claimed.stdin is None and claimed.script is None:
-            self._hand_over(worker, claimed, InputFiles(), say)
+    def hand_over(self, worker: Worker, claimed: Claimed) -> None:
+        """Tell a worker to run what was claimed for it, unless nothing may begin any more since then."""
+        worker.job, worker.attempt = claimed.job, claimed.attempt.number
+        worker.started, worker.start_noted = None, False
+        worker.since = self._loop.time()
+        if not self._around.may_start:
+            self._around.act(worker, worker.link.withdrawn(Reason.INTERRUPTED, "it was stopped before it began"))
+        elif claimed.stdin is None and claimed.script is None:
+            self._hand_over(worker, claimed, InputFiles())
         else:
-            self._around.run(self._hand_over_with_input(worker, claimed, say))
+            self._around.run(self._hand_over_with_input(worker, claimed))
 
-    async def _hand_over_with_input(self, worker: Worker, claimed: Claimed, say: HandOver) -> None:
+    async def _hand_over_with_input(self, worker: Worker, claimed: Claimed) -> None:
         try:
             files = await asyncio.to_thread(write_inputs, self._world.state.input, claimed)
         except OSError as error:
             why = f"cannot write its input: {error.strerror}"
-            self._around.act(worker, worker.link.not_handed_over(claimed.attempt.token, why))
+            self._around.act(worker, worker.link.withdrawn(Reason.HOST_ERROR, why))
             return
-        self._hand_over(worker, claimed, files, say)
+        self._hand_over(worker, claimed, files)
 
-    def _hand_over(self, worker: Worker, claimed: Claimed, files: InputFiles, say: HandOver) -> None:
+    def _hand_over(self, worker: Worker, claimed: Claimed, files: InputFiles) -> None:
         job, attempt = claimed.job, claimed.attempt
         spec = run_spec(
             claimed,
@@ -214,10 +223,10 @@ class Dispatcher:
             output=str(self._world.state.output / base_name(job.seq, attempt.number)),
             files=files,
         )
-        worker.job, worker.attempt = job, attempt.number
-        worker.started, worker.start_noted = None, False
-        worker.since = self._loop.time()
-        self._around.act(worker, say(Run(attempt.token, spec)))
+        self._around.act(worker, worker.link.ready(Run(attempt.token, spec)))
+        if worker.followers:
+            # Who follows since before the command was sent has asked in vain.
+            self._crew.say(worker, Follow(attempt.token, on=True))
 
 
 def _is_free(worker: Worker, now: float) -> bool:

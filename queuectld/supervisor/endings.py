@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import structlog
+from msgspec.structs import replace
 
-from queuectld.domain.attempt import Outcome, Reason
+from queuectld.domain.attempt import Attempt, Outcome, Reason
 from queuectld.service.attempts import Ending, vanished
 from queuectld.supervisor.crew import Crew, Worker
 from queuectld.supervisor.dispatch import Dispatcher, Surroundings
@@ -71,13 +72,11 @@ class Endings:
         if filed:
             remove_outcome(self._world.state.outcomes, self._world.store, token)
         self._recorded(worker, ending)
-        link, recorded = worker.link, ending.recorded
-        if ending.claimed is None:
-            self._around.act(worker, link.settled(token, recorded=recorded))
-        else:
-            self._dispatcher.hand_over(
-                worker, ending.claimed, lambda run: link.settled(token, recorded=recorded, run=run)
-            )
+        claimed = ending.claimed
+        given = claimed.attempt.token if claimed else None
+        self._around.act(worker, worker.link.settled(token, recorded=ending.recorded, claimed=given))
+        if claimed:
+            self._dispatcher.hand_over(worker, claimed)
         self._dispatcher.dispatch()
 
     def give_back(self, worker: Worker, token: int, reason: Reason, why: str) -> None:
@@ -95,10 +94,9 @@ class Endings:
 
     async def rescue(self, worker: Worker, token: int) -> None:
         """A worker died, and its socket has been read to the end: look for its file, empty the kill set, commit."""
-        attempt = await self._records.attempt(token)
-        pid, pid_start = worker.started or ((attempt.pid, attempt.pid_start) if attempt else (None, None))
-        remains = Remains(f"{self._world.store}/{token}", pid, pid_start)
-        ended = await asyncio.to_thread(end_remains, remains, self._crew.household, self._report_stuck(token))
+        if worker.started is None and (attempt := await self._records.attempt(token)) is not None:
+            worker.started = _leader(attempt)
+        ended = await self._end_remains(token, worker.started)
         log.warning(
             "Worker lost",
             event_name="worker.lost",
@@ -112,10 +110,18 @@ class Endings:
         self._recorded(worker, ending)
         self._around.act(worker, worker.link.settled(token, recorded=True))
 
+    async def _end_remains(self, token: int, leader: tuple[int, int] | None) -> list[str]:
+        remains = Remains(f"{self._world.store}/{token}", *(leader or (None, None)))
+        while True:
+            try:
+                return await end_remains(remains, self._crew.household, partial(self._report_stuck, token))
+            except OSError as error:
+                log.error("Cannot look for what a worker left", event_name="job.stuck", token=token, error=str(error))  # noqa: TRY400  (the errno tells all)
+                await asyncio.sleep(_AGAIN)
+
     async def _record_lost(self, worker: Worker, token: int) -> Ending:
         filed = read_outcome(self._world.state.outcomes, self._world.store, token)
-        why = f"its worker {worker.name} died"
-        outcome = filed.outcome if filed else vanished(self._around.verdict, self._world.clock(), why)
+        outcome = filed.outcome if filed else self._lost(worker)
         while True:
             try:
                 return await self._records.finished(token, outcome)
@@ -123,9 +129,16 @@ class Endings:
                 self._complain(token, error)
                 await asyncio.sleep(_AGAIN)
 
-    def _report_stuck(self, token: int) -> Callable[[str], None]:
-        # Called from another thread; a dictionary takes it.
-        return lambda what: self.stuck.update({token: what})
+    def _lost(self, worker: Worker) -> Outcome:
+        # An interruption without a process would say that the command never began, and who knows that here?
+        reason = Reason.LOST if worker.started is None else self._around.verdict
+        outcome = vanished(reason, self._world.clock(), f"its worker {worker.name} died")
+        pid, pid_start = worker.started or (None, None)
+        return replace(outcome, pid=pid, pid_start=pid_start)
+
+    def _report_stuck(self, token: int, what: str) -> None:
+        self.stuck[token] = what
+        log.error("Processes cannot be ended", event_name="job.stuck", token=token, leftovers=[what])
 
     def _complain(self, token: int, error: BaseException) -> None:
         log.error("Cannot record an end", event_name="store.failed", token=token, error=str(error))
@@ -156,6 +169,10 @@ class Endings:
         log.warning("Worker rests", event_name="worker.resting", worker_id=worker.name, error=outcome.message)
         # A little later than the rest, so that it is over by then.
         self._loop.call_later(worker.rest + 0.01, self._dispatcher.dispatch)
+
+
+def _leader(attempt: Attempt) -> tuple[int, int] | None:
+    return None if attempt.pid is None or attempt.pid_start is None else (attempt.pid, attempt.pid_start)
 
 
 def _remove_inputs(directory: Path, token: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, assert_never
 
 import structlog
@@ -33,9 +34,10 @@ class Health:
         self._replan = replan
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._reading: asyncio.Future[Mapping[str, Reading | None]] | None = None
+        self._reading: asyncio.Future[Mapping[int, Reading | None]] | None = None
         self._due = 0.0
-        self._judge_silence = True
+        # Only right after a reading that came in time: after a stall, what woke the loop may come before their beats.
+        self._judge_silence = False
         self._pause = 0.0
         self._spawn_after = 0.0
 
@@ -82,25 +84,26 @@ class Health:
     # Readings.
 
     def _read(self) -> None:
-        self._judge_silence = self._loop.time() < self._due + _STALL
+        late = self._due + _STALL
         subjects = [
-            Subject(worker.name, worker.pid, worker.created, worker.vitals.stuck_for if worker.vitals else 0)
+            Subject(worker.pid, worker.created, worker.vitals.stuck_for if worker.vitals else 0)
             for worker in self._crew
             if not worker.link.dead
         ]
         if subjects:
             self._reading = self._loop.run_in_executor(None, examine, subjects)
-            self._reading.add_done_callback(self._have_read)
+            self._reading.add_done_callback(partial(self._have_read, late))
         self.start()
 
-    def _have_read(self, reading: asyncio.Future[Mapping[str, Reading | None]]) -> None:
+    def _have_read(self, late: float, reading: asyncio.Future[Mapping[int, Reading | None]]) -> None:
         if reading.cancelled():
             return
-        for name, result in reading.result().items():
-            worker = self._crew.named(name)
-            if worker is not None and result is not None:
+        for worker in self._crew:
+            if result := reading.result().get(worker.pid):
                 worker.vitals, worker.created = result.vitals, result.created
+        self._judge_silence = self._loop.time() < late
         self._replan()
+        self._judge_silence = False
 
     # The plan, and its execution.
 

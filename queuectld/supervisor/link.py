@@ -8,7 +8,7 @@ end counts only when its process is gone and its connection has been read to the
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.protocol.worker_messages import (
@@ -37,11 +37,19 @@ class Phase(StrEnum):
     IDLE = "idle"
     # On offer to the store: a claim for it is on its way.
     CLAIMING = "claiming"
+    # A job is its own, durably, and what it takes to run it is being put together.
+    PREPARING = "preparing"
     RUNNING = "running"
     # It reported an end, which is not recorded yet.
     SETTLING = "settling"
     # Gone for good: nothing is expected of it any more.
     GONE = "gone"
+
+
+# As long as one of these lasts, something is on its way to a worker, and its end has to wait for that.
+_ON_ITS_WAY: Final = frozenset({Phase.CLAIMING, Phase.PREPARING, Phase.SETTLING})
+
+_NEVER_STARTED: Final = "its command was never started"
 
 
 class Send(NamedTuple):
@@ -106,11 +114,18 @@ class Link:
         self.retiring = False
         # What it was told about ending its attempt, to be told again to whoever takes up the connection.
         self._stop: Stop | None = None
+        # The attempt before, whose end is on record and is to be confirmed along with the next command.
+        self._unconfirmed: int | None = None
 
     @property
     def awaited(self) -> bool:
         """Whether it has work and no connection."""
         return not self.connected and self.phase in {Phase.RUNNING, Phase.STARTING}
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has work, or the store may just be giving it some."""
+        return self.token is not None or self.phase in _ON_ITS_WAY
 
     @property
     def stopping(self) -> bool:
@@ -134,9 +149,7 @@ class Link:
                 return welcome + self._hello_holding(hello.store, token, outcome)
 
     def _hello_idle(self) -> list[Action]:
-        if self.phase in {Phase.CLAIMING, Phase.SETTLING}:
-            return []
-        return self._rest()
+        return [] if self.phase in _ON_ITS_WAY else self._rest()
 
     def _hello_running(self, store: str, token: int) -> list[Action]:
         if store != self._store or token != self.token or self.phase is Phase.SETTLING:
@@ -149,8 +162,8 @@ class Link:
     def _hello_holding(self, store: str, token: int, outcome: Outcome) -> list[Action]:
         if store != self._store:
             return [Send(Stale(token)), *self._hello_idle()]
-        if self.phase is Phase.SETTLING:
-            # Its first report is on its way to the disk; the answer goes to this connection.
+        if self.phase in {Phase.SETTLING, Phase.PREPARING}:
+            # Its first report is on its way to the disk, or there already; the answer goes to this connection.
             return []
         # Also if it is not the attempt that we know of: it may be recorded already, and the store tells.
         self.phase = Phase.SETTLING
@@ -173,38 +186,44 @@ class Link:
         """There was no job for it."""
         return self._rest()
 
-    def claimed(self, run: Run) -> list[Action]:
-        """A job is its own now, durably."""
-        self.token = run.token
+    def claimed(self, token: int) -> None:
+        """A job is its own now, durably; `ready` or `withdrawn` follows."""
+        self.token = token
         self._stop = None
-        if self.dead and not self.connected:
-            self.phase = Phase.SETTLING
-            return [_never_arrived(run.token)]
-        self.phase = Phase.RUNNING
-        return self._say(run)
+        self.phase = Phase.PREPARING
 
-    def settled(self, token: int, *, recorded: bool, run: Run | None = None) -> list[Action]:
-        """The end of an attempt is on record, or turned out to be of the past; perhaps with the next job."""
+    def settled(self, token: int, *, recorded: bool, claimed: int | None = None) -> list[Action]:
+        """The end of an attempt is on record, or turned out to be of the past.
+
+        With `claimed`, the next job is its own too, and `ready` or `withdrawn` follows.
+        """
         if token == self.token:
             self.token = None
             self._stop = None
-        if run is not None:
-            self.token = run.token
+        if claimed is not None:
+            self.claimed(claimed)
+            self._unconfirmed = token
+            return []
         if self.dead and not self.connected:
-            # Nobody reads what would be sent; a job claimed along with it never started.
-            return [_never_arrived(run.token)] if run is not None else self._bury()
-        if not recorded:
-            return [Send(Stale(token)), *(self.claimed(run) if run else self._rest())]
-        if run is None:
-            return [Send(Recorded(token)), *self._rest()]
-        self.phase = Phase.RUNNING
-        return self._say(Recorded(token, run))
+            # Nobody reads what would be sent.
+            return self._bury()
+        return [Send(Recorded(token) if recorded else Stale(token)), *self._rest()]
 
-    def not_handed_over(self, token: int, why: str) -> list[Action]:
-        """A job is its own, durably, but what it would read could not be written."""
-        self.token = token
-        self.phase = Phase.SETTLING
-        return [GiveBack(token, Reason.HOST_ERROR, why)]
+    def ready(self, run: Run) -> list[Action]:
+        """Its next command can be sent; unless its end was asked for meanwhile, or it has died."""
+        if self._stop is not None:
+            return self.withdrawn(self._stop.reason, "it was stopped before it began")
+        if self.dead and not self.connected:
+            return self.withdrawn(Reason.INTERRUPTED, _NEVER_STARTED)
+        self.phase = Phase.RUNNING
+        before, self._unconfirmed = self._unconfirmed, None
+        return self._say(run if before is None else Recorded(before, run))
+
+    def withdrawn(self, reason: Reason, why: str) -> list[Action]:
+        """The job that is its own, durably, cannot or must not be started."""
+        before, self._unconfirmed = self._unconfirmed, None
+        confirmed = [] if before is None else [Send(Recorded(before))]
+        return [*confirmed, *self._give_back(reason, why)]
 
     def given_back(self) -> list[Action]:
         """The attempt that never started is on record as such."""
@@ -216,7 +235,7 @@ class Link:
 
     def stop(self, reason: Reason, *, grace: float, kill_after: float | None) -> list[Action]:
         """End its attempt. A later stop may shorten the time that an earlier one allowed, never lengthen it."""
-        if self.token is None or self.phase is not Phase.RUNNING:
+        if self.token is None or self.phase not in {Phase.RUNNING, Phase.PREPARING}:
             return []
         first = self._stop
         if first is None:
@@ -226,7 +245,7 @@ class Link:
             why = reason if reason is Reason.CANCELLED else first.reason
             shorter = min((s for s in (first.kill_after, kill_after) if s is not None), default=None)
             self._stop = Stop(token=self.token, reason=why, grace=min(first.grace, grace), kill_after=shorter)
-        return [Send(self._stop)] if self.connected else []
+        return [Send(self._stop)] if self.connected and self.phase is Phase.RUNNING else []
 
     def retire(self) -> list[Action]:
         """Let it end, after its job if it has one, or is about to get one."""
@@ -237,15 +256,13 @@ class Link:
         """Its connection has been read to the end."""
         self.connected = False
         if self.dead:
-            return self._bury() if self.phase not in {Phase.CLAIMING, Phase.SETTLING} else []
+            return [] if self.phase in _ON_ITS_WAY else self._bury()
         return [Await()]
 
     def died(self) -> list[Action]:
         """Its process is gone. What it had said is still to be read, if it is connected."""
         self.dead = True
-        if self.connected or self.phase in {Phase.CLAIMING, Phase.SETTLING}:
-            return []
-        return self._bury()
+        return [] if self.connected or self.phase in _ON_ITS_WAY else self._bury()
 
     def _bury(self) -> list[Action]:
         if self.token is not None:
@@ -258,9 +275,8 @@ class Link:
         if self.dead and not self.connected:
             return self._bury()
         if self.token is not None:
-            # Its claim was committed, and its `run` never arrived: nothing was started.
-            self.phase = Phase.SETTLING
-            return [_never_arrived(self.token)]
+            # Its claim was committed, and its `run` never arrived.
+            return self._give_back(Reason.INTERRUPTED, _NEVER_STARTED)
         self.phase = Phase.IDLE
         if self.retiring:
             return self._say()
@@ -271,6 +287,8 @@ class Link:
         farewell = (Exit(),) if self.retiring else ()
         return [Send(message) for message in (*messages, *farewell)] if self.connected else []
 
-
-def _never_arrived(token: int) -> GiveBack:
-    return GiveBack(token, Reason.INTERRUPTED, "its command was never started")
+    def _give_back(self, reason: Reason, why: str) -> list[Action]:
+        if self.token is None:
+            raise AssertionError("nothing to give back")
+        self.phase = Phase.SETTLING
+        return [GiveBack(self.token, reason, why)]

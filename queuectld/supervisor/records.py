@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from queuectld.config import Holder, policy
+from queuectld.config import Config, Holder, policy
 from queuectld.domain.attempt import Attempt, Outcome
 from queuectld.domain.job import WAITING, Job
+from queuectld.domain.policy import Policy
 from queuectld.host.ledger import Ledger
 from queuectld.service import attempts
 from queuectld.service.attempts import Circumstances, Claims, Ending, Offer
@@ -29,6 +30,8 @@ class Records:
         self._config = config
         self._boot_id = boot_id
         self._clock = clock
+        # Made once for each configuration, since every end of an attempt asks for it.
+        self._policy_of: tuple[Config, Policy] | None = None
 
     def claim(self, offers: Sequence[Offer], done: Callable[[Claims | BaseException], None], *, ripen: bool) -> None:
         """Claim jobs for workers."""
@@ -59,8 +62,14 @@ class Records:
     def _finish(
         self, token: int, outcome: Outcome, *, offer: Offer | None = None, reboot: bool = False
     ) -> Callable[[Store], Ending]:
-        given = Circumstances(policy(self._config.config), self._clock(), _random.random(), self._boot_id)
+        given = Circumstances(self._policy(), self._clock(), _random.random(), self._boot_id)
         return partial(attempts.finish, token=token, outcome=outcome, given=given, offer=offer, reboot=reboot)
+
+    def _policy(self) -> Policy:
+        config = self._config.config
+        if self._policy_of is None or self._policy_of[0] is not config:
+            self._policy_of = (config, policy(config))
+        return self._policy_of[1]
 
     def note_start(self, token: int, pid: int, pid_start: int) -> None:
         """Keep who leads a command's session, with the next commit."""

@@ -1,12 +1,15 @@
-"""What a worker left running when it died: found and ended, until nothing is left. Blocking; runs off the loop."""
+"""What a worker left running when it died: found and ended, until nothing is left.
+
+Only looking and killing runs in a thread, and not the waiting: what cannot be killed for days would hold one up so long.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -15,6 +18,8 @@ from queuectld.worker import procfs
 # Between two looks, while something is still dying: at first short, since most die at once, then patient.
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.5
+# What is alive after so many rounds, a few seconds, cannot be killed: it hangs in the kernel, or is being traced.
+_STUBBORN: Final = 20
 
 
 class Remains(NamedTuple):
@@ -34,25 +39,27 @@ class Household:
         # Held while a worker is started and while orphans are looked for: a worker between its fork and its
         # registration must not be taken for an orphan.
         self.lock = threading.Lock()
-        self.known: set[int] = set()
+        # What was our child before we had any, as that of a shell which became us by `exec`, is none of our business.
+        self.known: set[int] = {process.pid for process in procfs.processes() if process.ppid == os.getpid()}
 
 
-def end_remains(remains: Remains, household: Household, report: Callable[[str], None]) -> list[str]:
+async def end_remains(remains: Remains, household: Household, report: Callable[[str], None]) -> list[str]:
     """End everything in the kill set: unknown children of ours, the session, the marked; return what it was.
 
-    Returns when two looks in a row found nothing alive. `report` is told, once, what does not die.
+    Returns when two looks in a row found nothing alive. `report` is told, once, what does not die. Raises `OSError` if
+    the host cannot even be looked at; to ask again loses nothing.
     """
     ended: dict[int, str] = {}
     pause, rounds, quiet = _FIRST_PAUSE, 0, 0
     while quiet < 2:
-        found = _kill_round(remains, household)
+        found = await asyncio.to_thread(_kill_round, remains, household)
         ended |= {process.pid: f"{process.pid} {process.name}" for process in found}
         quiet = 0 if found else quiet + 1
         rounds += 1
         if found:
-            if rounds == 20:
+            if rounds == _STUBBORN:
                 report(", ".join(f"{process.pid} {process.name} ({process.state})" for process in found))
-            time.sleep(pause)
+            await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
     return list(ended.values())
 

@@ -73,13 +73,14 @@ class Supervisor:
     async def start(self) -> None:
         """Become the subreaper, take up what an earlier daemon left, and begin to give out work."""
         procfs.become_subreaper()
-        await self._crew.listen()
         await self._record_filed()
         live = await self._records.live_attempts()
         self._world.state.prune_input(frozenset(attempt.token for attempt in live))
         boot_id = procfs.boot_id()
         for attempt in live:
             await self._take_over(attempt, boot_id)
+        # Not before: a worker whose attempt is not known here yet would be told to drop it.
+        await self._crew.listen()
         self._health.start()
         self._dispatcher.start(await self._records.waiting())
         self.replan()
@@ -312,6 +313,11 @@ class Supervisor:
                     self._crew.disconnect(worker)
                 case _:
                     assert_never(action)
+
+    @property
+    def may_start(self) -> bool:
+        """Whether what was claimed may begin; where workers are left to the next daemon, that one goes on with it."""
+        return self._stopping.left or (not self.draining and self.limit > 0)
 
     @property
     def verdict(self) -> Reason:

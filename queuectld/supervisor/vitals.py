@@ -23,7 +23,6 @@ _LETTERS: Final = {
 class Subject(NamedTuple):
     """Whom to examine, and how often in a row it was stuck in the kernel before."""
 
-    name: str
     pid: int
     # psutil's creation time at the first sight of it; None at first.
     created: float | None
@@ -37,9 +36,9 @@ class Reading(NamedTuple):
     created: float
 
 
-def examine(subjects: Sequence[Subject]) -> Mapping[str, Reading | None]:
-    """Read what is cheap to read of each; None: that process is gone, or another one has its number."""
-    return {subject.name: _examine(subject) for subject in subjects}
+def examine(subjects: Sequence[Subject]) -> Mapping[int, Reading | None]:
+    """Read what is cheap to read of each, by pid; None: that process is gone, or another one has its number."""
+    return {subject.pid: _examine(subject) for subject in subjects}
 
 
 def _examine(subject: Subject) -> Reading | None:
@@ -51,7 +50,7 @@ def _examine(subject: Subject) -> Reading | None:
             times = process.cpu_times()
             memory = process.memory_info().rss
         descriptors = process.num_fds() if letter not in "ZX" else 0
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None
     if subject.created is not None and created != subject.created:
         return None

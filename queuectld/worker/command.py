@@ -24,7 +24,6 @@ class Command(NamedTuple):
     """A running command: the leader of its session, and our ends of its two pipes, which do not block."""
 
     pid: int
-    pid_start: int
     stdout: int
     stderr: int
 
@@ -64,8 +63,7 @@ class Spawner:
         finally:
             for descriptor in opened:
                 os.close(descriptor)
-        found = procfs.stat(pid)
-        return Command(pid, found.start if found else 0, stdout, stderr)
+        return Command(pid, stdout, stderr)
 
     def _start(self, spec: RunSpec, environment: dict[bytes, bytes], opened: list[int]) -> tuple[int, int, int]:
         # What is in `opened` is closed afterwards: the command's ends always, ours if there is no command.

@@ -13,7 +13,7 @@ from queuectld.protocol.worker_messages import Outcome, Reason, RunSpec
 from queuectld.worker.command import Command
 from queuectld.worker.ending import Ending, Stage
 from queuectld.worker.output import Output
-from queuectld.worker.procfs import Stat
+from queuectld.worker.procfs import Stat, stat
 from queuectld.worker.tree import Tree
 
 # What a command leaves behind may be about to end by itself, as a process substitution is; so long it is let be.
@@ -24,6 +24,9 @@ _LAST_LOOK: Final = 0.25
 # Blocks read of a pipe when the tree is gone: more than it can hold, and an end to it if a stranger goes on writing.
 _REST: Final = 64
 _NEVER: Final = float("inf")
+# Who leads the command's session is told after so long. Most short commands are over by then, and the daemon needs it
+# only where it has to end what is left of a command itself.
+_ANNOUNCE_AFTER: Final = 0.02
 
 
 class Execution:
@@ -44,6 +47,8 @@ class Execution:
         self._leftovers: list[str] = []
         # Whether the leader ended without a TERM of ours; None while it runs.
         self._by_itself: bool | None = None
+        self._announce_at: float | None = now + _ANNOUNCE_AFTER
+        self._pid_start: int | None = None
 
     @property
     def pipes(self) -> list[int]:
@@ -57,8 +62,18 @@ class Execution:
 
     def due(self) -> float | None:
         """When `turn` has something to do, if no child ends before."""
-        times = [t for t in (self._ending.due(), self._look_at, self._settled_at) if t is not None]
+        times = [t for t in (self._ending.due(), self._look_at, self._settled_at, self._announce_at) if t is not None]
         return min(times, default=None)
+
+    def leader_to_announce(self, now: float) -> tuple[int, int] | None:
+        """Return the leader of the command's session and its start time, once, when it is time to tell."""
+        if self._announce_at is None or now < self._announce_at:
+            return None
+        self._announce_at = None
+        # It is not reaped before we know of its end, so the number is still its own.
+        found = stat(self.command.pid)
+        self._pid_start = found.start if found else None
+        return None if found is None else (found.pid, found.start)
 
     def stop(self, now: float, reason: Reason, grace: float, kill_after: float | None) -> None:
         """Demand an end; see `Ending.stop`."""
@@ -154,7 +169,7 @@ class Execution:
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
             pid=self.command.pid,
-            pid_start=self.command.pid_start,
+            pid_start=self._pid_start,
             started_at=self._started_at,
             cpu_seconds=self._tree.cpu_seconds,
             peak_memory=self._tree.peak_memory or None,

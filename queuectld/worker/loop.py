@@ -127,6 +127,11 @@ class Loop:
             self._execution = None
             self._do(self._channel.grown(execution.size, time.monotonic()))
             self._do(self._channel.ended(execution.outcome))
+            # Its SIGCHLD has most likely been noted, and is worth no turn of its own any more.
+            with contextlib.suppress(BlockingIOError):
+                self._hear()
+        elif leader := execution.leader_to_announce(time.monotonic()):
+            self._do(self._channel.started(*leader))
 
     # Doing.
 
@@ -172,7 +177,6 @@ class Loop:
         self._execution = Execution(spec, command, marker, now)
         for descriptor in self._execution.pipes:
             self._poll.register(descriptor, select.POLLIN)
-        self._actions += self._channel.started(command.pid, command.pid_start)
 
     def _end_early(self, reason: Reason, exit_code: int | None, message: str) -> None:
         outcome = Outcome(reason=reason, ended_at=time.time(), exit_code=exit_code, message=message)

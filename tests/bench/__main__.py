@@ -1,6 +1,7 @@
 """`python -m tests.bench`: measures this tree, beside other programs where they are installed, in one run.
 
-Repeats are interleaved, so that a change of the machine's load hits all; medians are told.
+Repeats are interleaved, so that a change of the machine's load hits all; medians are told. It needs nothing of the test
+packages, and an environment without them shows a worker as users have it: their names alone cost each a mebibyte.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from typing import Any, NamedTuple
 
 from tests.bench import figures
 from tests.bench.contenders import WORKERS, Contender, contenders
-from tests.bench.report import Row, machine, table
+from tests.bench.report import Row, insert, machine, markdown, table
+
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 class Size(NamedTuple):
@@ -136,6 +140,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, help="commands to drain")
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--readme", action="store_true", help="replace the figures in README.md")
     parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()), help="on the disk to be measured")
     found = parser.parse_args()
     if unknown := set(found.parts) - PARTS.keys():
@@ -148,7 +153,10 @@ def main() -> None:
     size = SIZES[given.size or "full"]
     size = size._replace(drain=given.count or size.drain, repeats=given.repeats or size.repeats)
     where = machine(given.dir)
-    workload = f"{size.drain:,} x `true` through sh, {WORKERS} at once, output captured; medians of {size.repeats}"
+    workload = (
+        f"{size.drain:,} x `true` through sh, {WORKERS} at once, output captured, "
+        f"workers started before the clock; medians of {size.repeats} interleaved runs"
+    )
     all_figures: dict[str, Any] = {}
     rows: list[Row] = []
     for name in given.parts or PARTS:
@@ -158,6 +166,8 @@ def main() -> None:
     print("\n".join(f"{key}: {value}" for key, value in {**where, "workload": workload}.items()))
     print()
     print(table(rows))
+    if given.readme:
+        README.write_text(insert(README.read_text(), markdown(rows, where, workload)))
     if given.json:
         told = {"machine": where, "workload": workload, "size": size._asdict(), "figures": all_figures}
         given.json.write_text(json.dumps(told, indent=2) + "\n")

@@ -103,7 +103,11 @@ def single_rate(place: Path, count: int) -> float:
 
 
 def latencies(place: Path, count: int) -> tuple[list[float], list[float]]:
-    """Return seconds from the request to the start of the command, and to the end of the job, on an idle daemon."""
+    """Return seconds from the request to the start of the command, and to the end of the job, on an idle daemon.
+
+    The start is the attempt's `started_at`, which the worker notes when it has started the command; no process of ours
+    stands between the clock and the request.
+    """
     starts: list[float] = []
     ends: list[float] = []
     with queue(place, workers=1) as daemon, daemon.wire() as wire:
@@ -127,8 +131,7 @@ def command_line(place: Path, count: int) -> tuple[float, float]:
     program = [str(installed)] if installed.exists() else list(CLI)
     ours: list[float] = []
     theirs: list[float] = []
-    with queue(place) as daemon, daemon.wire() as wire:
-        wire.call("worker_stop")
+    with queue(place, workers=0) as daemon:
         for _ in range(count):
             ours.append(_run(daemon, [*program, "enqueue", "true"]))
             theirs.append(_run(daemon, [sys.executable, "-P", "-c", "import click"]))
@@ -137,7 +140,8 @@ def command_line(place: Path, count: int) -> tuple[float, float]:
 
 def _run(daemon: LiveDaemon, argv: list[str]) -> float:
     begin = time.perf_counter()
-    subprocess.run(argv, env=daemon.env, cwd=daemon.home, stdout=subprocess.DEVNULL, check=True)
+    # Both streams are pipes, as for a program that calls it; a note that there are no workers is not for this terminal.
+    subprocess.run(argv, env=daemon.env, cwd=daemon.home, capture_output=True, check=True)
     return time.perf_counter() - begin
 
 

@@ -33,6 +33,7 @@ def refuse(code, message="no", **more):
         ("disk_full", 75),
         ("draining", 75),
         ("duplicate_id", 4),
+        ("duplicate_key", 4),
         ("forbidden", 77),
         ("internal", 1),
         ("no_such_job", 3),
@@ -156,8 +157,9 @@ def test_a_socket_of_others_is_told_apart(daemon, call):
     with as_somebody_else():
         called = call("ping")
 
-    assert called.status == 77
+    assert called.status == 69
     assert "permission denied" in called.err
+    assert "for its owner alone (mode 0)" in called.err
 
 
 def test_another_protocol_is_exit_76(daemon, call):

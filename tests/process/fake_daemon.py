@@ -65,15 +65,22 @@ class Connection:
 
     def next(self, kind):
         """Return the next message, passing over beats, which must be of that kind."""
+        found = self.perhaps(kind)
+        assert found, f"{self._messages[0]} instead of {kind}"
+        return found
+
+    def perhaps(self, kind):
+        """Return the next message, passing over beats, if it is of that kind; else leave it and return None."""
         while True:
             while not self._messages:
                 data = self.socket.recv(1 << 18)
                 assert data, f"the worker hung up instead of sending {kind}"
                 self._messages += [decode_from_worker(line) for line in self._lines.feed(data)]
-            message = self._messages.pop(0)
-            if isinstance(message, kind):
-                return message
-            assert isinstance(message, Beat), f"{message} instead of {kind}"
+            if isinstance(self._messages[0], kind):
+                return self._messages.pop(0)
+            if not isinstance(self._messages[0], Beat):
+                return None
+            self._messages.pop(0)
 
     def close(self) -> None:
         self.socket.close()
@@ -156,13 +163,13 @@ class FakeDaemon:
         fields.setdefault("output", str(self.state / "output" / "0" / f"{self.tokens}.1"))
         return RunSpec(job="j", argv=argv, env=msgspec.Raw(json.dumps(env).encode()), **fields)
 
-    def start(self, *argv: str, **fields) -> Started:
-        """Have a command run."""
+    def start(self, *argv: str, **fields) -> Started | None:
+        """Have a command run; return who leads it, unless it ended before that was told."""
         spec = self.spec(*argv, **fields)
         self.connection.send(Run(self.tokens, spec))
-        return self.connection.next(Started)
+        return self.connection.perhaps(Started)
 
-    def shell(self, script: str, **fields) -> Started:
+    def shell(self, script: str, **fields) -> Started | None:
         return self.start("/bin/sh", "-c", script, **fields)
 
     def end(self) -> Outcome:

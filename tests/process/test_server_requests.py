@@ -382,20 +382,47 @@ def test_a_shutdown_is_answered_when_it_is_under_way(rig, client):
     assert ("shutdown", "wait") in rig.control.asked
 
 
-def test_long_commands_make_short_pages(client):
-    for number in range(6):
-        client.ok(op="enqueue", jobs=[{"command": "x" * 1_000_000, "id": f"job{number}"}])
-
-    first = client.ok(op="list")
-    second = client.ok(op="list", after=first["next"])
-
-    assert [job["id"] for job in first["jobs"]] == ["job0", "job1", "job2", "job3"]
-    assert [job["id"] for job in second["jobs"]] == ["job4", "job5"]
-
-
 @pytest.mark.parametrize("number", [-1, 256, 10**30])
 def test_exit_codes_that_cannot_be_are_refused(client, number):
     assert client.error(op="list", select={"exit_code": number})["path"] == "$.select.exit_code"
+
+
+def test_one_request_names_ten_thousand_jobs_at_most(client):
+    answer = client.ok(op="cancel", select={"ids": [f"job{number}" for number in range(10_000)]})
+    refusal = client.error(op="cancel", select={"ids": ["x"] * 10_001})
+
+    assert len(answer["refused"]) == 10_000
+    assert (refusal["code"], refusal["path"]) == ("bad_request", "$.select.ids")
+
+
+def test_a_key_that_comes_back_with_other_jobs_is_refused(client):
+    client.ok(op="enqueue", request="k", jobs=[{"command": "true"}])
+
+    other = client.error(op="enqueue", request="k", jobs=[{"command": "false"}])
+    same = client.ok(op="enqueue", request="k", jobs=[{"command": "true"}])
+
+    assert (other["code"], other["path"]) == ("duplicate_key", "$.request")
+    assert [job["created"] for job in same["jobs"]] == [False]
+    assert client.ok(op="count")["total"] == 1
+
+
+def test_a_key_that_comes_back_with_other_staged_jobs_is_refused(client):
+    client.ok(op="stage", key="s", jobs=[{"command": "true"}])
+    client.ok(op="enqueue", request="k", staged="s", jobs=[{"command": "last"}])
+    client.ok(op="stage", key="s", jobs=[{"command": "true"}, {"command": "more"}])
+
+    assert client.error(op="enqueue", request="k", staged="s", jobs=[{"command": "last"}])["code"] == "duplicate_key"
+
+
+def test_a_count_by_a_rare_condition_looks_at_all_pages(client):
+    for _ in range(3):
+        client.ok(op="enqueue", jobs=[{"command": "true"}] * 900 + [{"command": "false", "tags": {"rare": "yes"}}])
+    client.ok(op="cancel", select={"ids": ["@last"]}, no_wait=True)
+
+    assert client.ok(op="count", select={"tags": ["rare=yes"]}) == {
+        "total": 3,
+        "states": {"pending": 2, "cancelled": 1},
+    }
 
 
 def test_events_far_ahead_begin_with_the_next_one(client):

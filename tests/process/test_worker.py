@@ -59,10 +59,18 @@ def test_a_command_runs_and_its_output_is_kept(daemon):
 
 
 def test_started_names_the_leader_of_a_session(daemon):
-    started = daemon.shell("read x", stdin=os.devnull)
-    outcome = daemon.end()
+    started = daemon.shell(f"read x <{daemon.state}/go")
+    assert procfs.start_time(started.pid) == started.pid_start
 
+    daemon.say("go")
+
+    outcome = daemon.end()
     assert (outcome.pid, outcome.pid_start) == (started.pid, started.pid_start)
+
+
+def test_who_leads_a_command_that_is_over_at_once_is_not_told_by_itself(daemon):
+    assert daemon.shell("true") is None
+    assert daemon.end().pid
 
 
 def test_the_command_leads_its_own_session_and_group(daemon):
@@ -97,7 +105,7 @@ def test_recorded_carries_the_next_run(daemon):
 
     daemon.connection.send(Recorded(token, Run(daemon.tokens, spec)))
 
-    daemon.connection.next(Started)
+    daemon.connection.perhaps(Started)
     assert daemon.end().exit_code == 0
     assert daemon.file(".log").read_text() == "second\n"
 
@@ -589,7 +597,7 @@ def test_a_run_that_came_before_sigterm_is_run(daemon):
 
     worker.send_signal(signal.SIGCONT)
 
-    daemon.connection.next(Started)
+    daemon.connection.perhaps(Started)
     assert daemon.end().exit_code == 3
     assert worker.wait(PATIENCE) == 0
 

@@ -330,3 +330,45 @@ def test_an_empty_file_becomes_a_new_store(path):
 def test_a_directory_that_is_not_there_is_an_error_for_people(tmp_path):
     with pytest.raises(StoreError, match="cannot be opened"):
         open_store(tmp_path / "nowhere" / "queue.db")
+
+
+# Large jobs.
+
+
+def seqs_by_pages(store, query, **more):
+    pages, after = [], None
+    while True:
+        page = store.find(query, after=after, **more)
+        pages.append([job.seq for job in page.jobs])
+        if (after := page.after) is None:
+            return pages
+
+
+@pytest.mark.parametrize("query", [Query(), Query(states=(State.PENDING,)), Query(command="x*")])
+def test_a_page_of_large_jobs_is_short_and_none_is_left_out(path, query):
+    drive = Driver(open_store(path))
+    drive.add(*(draft(command="x" * 1_000_000) for _ in range(6)))
+
+    assert seqs_by_pages(drive.store, query) == [[1, 2, 3, 4], [5, 6]]
+    assert seqs_by_pages(drive.store, query, reverse=True) == [[6, 5, 4, 3], [2, 1]]
+    drive.store.close()
+
+
+def test_large_jobs_that_do_not_match_make_short_pages_too(path):
+    drive = Driver(open_store(path))
+    drive.add(*(draft(command="x" * 1_000_000) for _ in range(6)), draft(command="rare"))
+
+    assert seqs_by_pages(drive.store, Query(command="rare")) == [[], [7]]
+    drive.store.close()
+
+
+def test_large_jobs_of_several_states_come_in_their_order(path):
+    drive = Driver(open_store(path))
+    jobs = drive.add(*(draft(command="x" * 1_000_000) for _ in range(12)))
+    for job in jobs[::2]:
+        drive.finish(job)
+
+    pages = seqs_by_pages(drive.store, Query(states=(State.PENDING, State.COMPLETED)))
+
+    assert [seq for page in pages for seq in page] == list(range(1, 13))
+    drive.store.close()

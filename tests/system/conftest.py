@@ -14,6 +14,9 @@ from tests.system.gate import Gate
 from tests.system.livedaemon import LiveDaemon
 from tests.system.witness import Witness
 
+# Whatever a client or a job does, and whatever becomes of the disk, these are faults of ours.
+SURPRISES = {"request.failed", "uncaught", "library.warning"}
+
 
 @pytest.fixture
 def home() -> Iterator[Path]:
@@ -25,7 +28,10 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture
 def new_daemon(home: Path) -> Iterator[Callable[..., LiveDaemon]]:
-    """Make a daemon with a configuration, not started; at most one a test. At the end nothing of it is left."""
+    """Make a daemon with a configuration, not started; at most one a test.
+
+    At the end nothing of it is left, and all that it logged is as the schema of the log says.
+    """
     made: list[LiveDaemon] = []
 
     def new(**config: Any) -> LiveDaemon:
@@ -36,6 +42,8 @@ def new_daemon(home: Path) -> Iterator[Callable[..., LiveDaemon]]:
     yield new
     for daemon in made:
         daemon.clean()
+        surprises = [line for line in daemon.log_lines() if line["event"] in SURPRISES]
+        assert not surprises, f"the daemon met errors that nobody expects: {surprises}"
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from tests.log_schema import check_log
 from tests.system import processes
 from tests.system.waiting import wait_for
 from tests.system.wire import RefusedError, Wire
@@ -125,6 +126,12 @@ class LiveDaemon:
 
     def log_tail(self, size: int = 4000) -> str:
         return self.log.read_text(errors="replace")[-size:] if self.log.exists() else ""
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Return what the daemons logged, each line held against its schema; fails if one does not fit."""
+        lines = self.log.read_bytes().splitlines(keepends=True) if self.log.exists() else []
+        # Who is refused before he begins tells so to whoever started him.
+        return check_log(b"".join(line for line in lines if not line.startswith(b"queuectld: ")))
 
     # Ways to talk to it.
 

@@ -50,8 +50,14 @@ def running(token=1):
     link = Link(STORE)
     link.hello(hello())
     link.offered()
-    link.claimed(run(token))
+    link.claimed(token)
+    link.ready(run(token))
     return link
+
+
+def claimed(link, token):
+    link.claimed(token)
+    return link.ready(run(token))
 
 
 def sent(actions):
@@ -71,7 +77,8 @@ def test_a_claimed_job_is_sent():
     link.hello(hello())
     link.offered()
 
-    actions = link.claimed(run())
+    link.claimed(1)
+    actions = link.ready(run())
 
     assert actions == [Send(run())]
     assert (link.phase, link.token) == (Phase.RUNNING, 1)
@@ -96,7 +103,7 @@ def test_the_next_job_rides_on_the_confirmation():
     link = running()
     link.ended(Ended(1, OUTCOME))
 
-    actions = link.settled(1, recorded=True, run=run(2))
+    actions = [*link.settled(1, recorded=True, claimed=2), *link.ready(run(2))]
 
     assert actions == [Send(Recorded(1, run(2)))]
     assert (link.phase, link.token) == (Phase.RUNNING, 2)
@@ -221,7 +228,7 @@ def test_a_job_claimed_for_the_dead_goes_back():
     link.died()
     link.disconnected()
 
-    assert [action.token for action in link.claimed(run(4))] == [4]
+    assert [action.token for action in claimed(link, 4)] == [4]
     assert link.given_back() == [Remove()]
 
 
@@ -250,7 +257,7 @@ def test_a_worker_that_retires_while_a_job_is_on_its_way_to_it_runs_that_first()
     link.offered()
 
     assert link.retire() == []
-    assert sent(link.claimed(run())) == [run(), Exit()]
+    assert sent(claimed(link, 1)) == [run(), Exit()]
 
 
 def test_a_worker_that_retires_while_its_end_is_recorded_hears_of_it_behind_its_next_job():
@@ -258,7 +265,8 @@ def test_a_worker_that_retires_while_its_end_is_recorded_hears_of_it_behind_its_
     link.ended(Ended(1, OUTCOME))
 
     assert link.retire() == []
-    assert sent(link.settled(1, recorded=True, run=run(2))) == [Recorded(1, run(2)), Exit()]
+    link.settled(1, recorded=True, claimed=2)
+    assert sent(link.ready(run(2))) == [Recorded(1, run(2)), Exit()]
 
 
 def test_a_second_stop_shortens_and_never_lengthens():
@@ -290,9 +298,53 @@ def test_input_that_cannot_be_written_gives_the_job_back_as_the_hosts_fault():
     link = Link(STORE)
     link.hello(hello())
     link.offered()
+    link.claimed(3)
 
-    assert link.not_handed_over(3, "disk full") == [GiveBack(3, Reason.HOST_ERROR, "disk full")]
+    assert link.withdrawn(Reason.HOST_ERROR, "disk full") == [GiveBack(3, Reason.HOST_ERROR, "disk full")]
     assert link.given_back() == [Available()]
+
+
+def test_the_end_before_is_confirmed_also_if_the_next_job_cannot_be_started():
+    link = running()
+    link.ended(Ended(1, OUTCOME))
+    link.settled(1, recorded=True, claimed=2)
+
+    assert link.withdrawn(Reason.HOST_ERROR, "disk full") == [
+        Send(Recorded(1)),
+        GiveBack(2, Reason.HOST_ERROR, "disk full"),
+    ]
+
+
+@pytest.mark.parametrize("reason", [Reason.CANCELLED, Reason.INTERRUPTED])
+def test_a_job_that_is_to_end_before_its_command_was_sent_never_starts(reason):
+    link = Link(STORE)
+    link.hello(hello())
+    link.offered()
+    link.claimed(3)
+
+    assert link.stop(reason, grace=30.0, kill_after=None) == []
+    assert [(type(action), action.reason) for action in link.ready(run(3))] == [(GiveBack, reason)]
+
+
+def test_a_greeting_before_the_command_was_sent_changes_nothing():
+    link = Link(STORE)
+    link.hello(hello())
+    link.offered()
+    link.claimed(3)
+
+    assert sent(link.hello(hello())) == [Welcome(protocol=1, store=STORE)]
+    assert sent(link.ready(run(3))) == [run(3)]
+
+
+def test_a_worker_that_dies_before_its_command_was_sent_has_not_lost_the_job():
+    link = Link(STORE)
+    link.hello(hello())
+    link.offered()
+    link.claimed(3)
+
+    assert [*link.died(), *link.disconnected()] == []
+    assert [(action.token, action.reason) for action in link.ready(run(3))] == [(3, Reason.INTERRUPTED)]
+    assert link.given_back() == [Remove()]
 
 
 FACTS = st.sampled_from(
@@ -304,6 +356,9 @@ FACTS = st.sampled_from(
         "offered",
         "unclaimed",
         "claimed",
+        "ready",
+        "withdrawn",
+        "stopped",
         "ended",
         "settled",
         "next",
@@ -336,7 +391,13 @@ def test_whatever_happens_an_attempt_is_neither_forgotten_nor_given_twice(facts)
             case "claimed" if link.phase is Phase.CLAIMING:
                 token += 1
                 open_tokens.add(token)
-                actions = link.claimed(run(token))
+                link.claimed(token)
+            case "ready" if link.phase is Phase.PREPARING:
+                actions = link.ready(run(token))
+            case "withdrawn" if link.phase is Phase.PREPARING:
+                actions = link.withdrawn(Reason.HOST_ERROR, "disk full")
+            case "stopped":
+                actions = link.stop(Reason.CANCELLED, grace=0.0, kill_after=None)
             case "ended" if link.connected and link.phase is Phase.RUNNING and link.token:
                 actions = link.ended(Ended(link.token, OUTCOME))
             case "settled" | "next" if pending is not None:
@@ -348,7 +409,7 @@ def test_whatever_happens_an_attempt_is_neither_forgotten_nor_given_twice(facts)
                 elif fact == "next" and kind is Settle and not link.dead:
                     token += 1
                     open_tokens.add(token)
-                    actions = link.settled(ended, recorded=True, run=run(token))
+                    actions = link.settled(ended, recorded=True, claimed=token)
                 else:
                     actions = link.settled(ended, recorded=True)
             case "gone" if link.connected:
@@ -368,7 +429,7 @@ def test_whatever_happens_an_attempt_is_neither_forgotten_nor_given_twice(facts)
         assert link.token is None or link.token in open_tokens
 
 
-@pytest.mark.parametrize("phase", [Phase.CLAIMING, Phase.SETTLING])
+@pytest.mark.parametrize("phase", [Phase.CLAIMING, Phase.PREPARING, Phase.SETTLING])
 def test_a_greeting_does_not_disturb_what_is_on_its_way_to_the_store(phase):
     link = Link(STORE)
     link.hello(hello())
