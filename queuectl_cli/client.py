@@ -242,7 +242,9 @@ def explain(error: OSError, target: Target) -> UnreachableError:
     """Say why there is no connection, and what to do."""
     what = f"cannot reach queuectld at {target.name}"
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return UnreachableError(f"{what} (there is no such socket)", *_at_rest(target), *_start(target), code="no_socket")
+        return UnreachableError(
+            f"{what} (there is no such socket)", *_at_rest(target), *_start(target), code="no_socket"
+        )
     if isinstance(error, ConnectionRefusedError) and not _is_socket(target):
         return UnreachableError(f"{what} (that is no socket)", "Something else took its place; move it away.")
     if isinstance(error, ConnectionRefusedError):

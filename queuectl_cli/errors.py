@@ -14,6 +14,7 @@ STATUS: Final[Mapping[str, int]] = {
     "disk_full": 75,
     "draining": 75,
     "duplicate_id": 4,
+    "duplicate_key": 4,
     "forbidden": 77,
     "line_too_long": 2,
     "no_such_attempt": 3,

@@ -26,10 +26,12 @@ class Line(NamedTuple):
     error: str | None
 
 
-def from_words(words: Sequence[str], *, explicit: bool, which: Callable[[str], object]) -> list[Job]:
+def from_words(
+    words: Sequence[str], *, explicit: bool, which: Callable[[str], object], verb: str = "enqueue"
+) -> list[Job]:
     """Return the jobs of what stands on the command line; `explicit` says that ``--`` stood before it."""
     if explicit or (len(words) > 1 and not _looks_like_json(words[0]) and not _eaten(words)):
-        return [{"argv": check_argv(words, which)}]
+        return [{"argv": check_argv(words, which, verb, explicit=explicit)}]
     if _eaten(words):
         raise UsageError(
             "this looks like JSON that the shell has taken apart", "Put single quotes around it:", f"  {_RIGHT}"
@@ -108,14 +110,23 @@ def _quoting(text: str, position: int) -> tuple[str, ...]:
     return ()
 
 
-def check_argv(words: Sequence[str], which: Callable[[str], object]) -> list[str]:
-    """Return the words of a command; a lone one that is a shell command is refused with the right form."""
-    if len(words) == 1 and re.search(_SHELL_SIGNS, words[0]) and not which(words[0]):
+def check_argv(
+    words: Sequence[str], which: Callable[[str], object], verb: str = "enqueue", *, explicit: bool = True
+) -> list[str]:
+    """Return the words of a command; those that begin with a shell command are refused with the right form."""
+    if not re.search(_SHELL_SIGNS, words[0]) or which(words[0]):
+        return list(words)
+    if len(words) == 1:
         raise UsageError(
             f"{words[0]!r} names no program; after -- each word is passed on as it is, without a shell",
-            f"For a shell command leave out the --:  queuectl enqueue {_quoted(words[0])}",
+            f"For a shell command leave out the --:  queuectl {verb} {_quoted(words[0])}",
         )
-    return list(words)
+    right = f"queuectl {verb} [OPTIONS] {_quoted(words[0])}"
+    hint = f"Options come before the command:  {right}" if not explicit and words[1].startswith("-") else ""
+    raise UsageError(
+        f"{words[0]!r} names no program; several words are a program and its arguments, without a shell",
+        hint or f"A shell command is one word:  {right}",
+    )
 
 
 def _quoted(text: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from queuectl_cli.render import exit_of
 
 Event = Mapping[str, Any]
-_TOLD = ("job", "attempt", "worker", "queue", "was", "state", "exit_code", "signal", "reason", "run_at", "by")
+# What an event tells besides its name, its job and its time, and what of that goes without saying.
+_TOLD: Final = ("attempt", "worker", "queue", "exit_code", "signal", "reason", "run_at", "by")
+_USUAL: Final = {"queue": "default", "reason": "exited"}
 
 
 def as_worker_line(event: Event, now: float) -> str | None:
@@ -32,11 +34,20 @@ def as_worker_line(event: Event, now: float) -> str | None:
     return told and f"[Worker {worker.removeprefix('w')}] {told}"
 
 
-def as_line(event: Event) -> str:
-    """Return an event for people."""
-    words = [str(event["number"]), str(event["at"]), str(event["event"])]
-    words += [f"{name}={event[name]}" for name in _TOLD if event.get(name) is not None]
-    return ("… older events are gone\n" if event.get("gap") else "") + "  ".join(words)
+def as_line(event: Event, *, utc: bool = False) -> str:
+    """Return an event for people: its number, when, what, to which job, and the rest as ``name=value``."""
+    from queuectl_cli.times import local  # noqa: PLC0415  (only here)
+
+    when = local if not utc else str
+    told = {name: event[name] for name in _TOLD if event.get(name) not in {None, _USUAL.get(name)}}
+    if event.get("event") == "job.started":
+        # Of the attempt before.
+        told.pop("reason", None)
+    if "run_at" in told:
+        told["run_at"] = when(told["run_at"])
+    words = [f"{event['number']:>6}", when(str(event["at"])), f"{event['event']:<13}", str(event.get("job") or "")]
+    words += [f"{name}={value}" for name, value in told.items()]
+    return ("… older events are gone\n" if event.get("gap") else "") + "  ".join(words).rstrip()
 
 
 def _how(event: Event) -> str:

@@ -15,13 +15,13 @@ _LINE: Final = 10.0
 
 
 class Progress:
-    """Shows a number on stderr; `total` may be unknown."""
+    """Shows a number on stderr; a `total` of 0 is an unknown one."""
 
-    def __init__(self, app: App, what: str, total: int | None = None) -> None:
+    def __init__(self, app: App, what: str, total: int = 0) -> None:
         self._silent = app.for_programs or app.quiet
         self._terminal = sys.stderr.isatty()
         self._what = what
-        self._total = total
+        self.total = total
         self._next = time.monotonic() + (0.3 if self._terminal else _LINE)
         self._drawn = False
 
@@ -54,7 +54,7 @@ class Progress:
             self._drawn = False
 
     def _bar(self, done: int) -> str:
-        if not self._total:
+        if not self.total:
             return ""
-        full = min(_BAR, _BAR * done // self._total)
+        full = min(_BAR, _BAR * done // self.total)
         return f"[{'#' * full}{' ' * (_BAR - full)}] "

@@ -19,9 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NAMES = ("ids", "queue", "state", "failed", "tags", "owner", "since", "until", "ended_since", "command", "exit_code")
 
 
-def selector_options(
-    *, all_option: bool = False, any_state: bool = True, metavar: str = "[ID]..."
-) -> Callable[[F], F]:
+def selector_options(*, all_option: bool = False, any_state: bool = True, metavar: str = "[ID]...") -> Callable[[F], F]:
     """Add ids and the conditions that narrow them down; without `any_state` the command is about one state anyway."""
     states = [
         click.option("--state", multiple=True, metavar="S,S", help=f"In these states: {', '.join(STATES)}."),
@@ -125,7 +123,7 @@ def last(client: Client) -> str:
 def bulk(
     app: App, client: Client, op: str, select: dict[str, Any], options: Mapping[str, Any], **fields: Any
 ) -> Message:
-    """Carry out a verb on many jobs; where no ids are given, ask first. Raises `UsageError`, `click.exceptions.Exit`."""
+    """Carry out a verb on many jobs; where no ids are given, ask first. Raises `UsageError`, click's `Exit`."""
     only_ids = bool(select.get("ids")) and len(select) == 1
     if not select and not options.get("all_"):
         raise UsageError(

@@ -84,6 +84,8 @@ class Sender:
     def __init__(self, app: App, client: Client, source: Mapping[str, Any], *, dry_run: bool = False) -> None:
         self._app = app
         self.client = client
+        # What the daemon said of the first jobs of many: the others would only hear of those before them.
+        self.warnings: list[str] | None = None
         self._fixed = b'"submission":' + pack(source) + (b',"dry_run":true' if dry_run else b"")
 
     @property
@@ -165,6 +167,7 @@ class Sender:
                     raise
                 answer = {"jobs": [], "refused": [{"index": 0, "code": error.code, "message": error.message}]}
             waiting.popleft()
+            self._note(answer)
             return results([number for number, _ in batch], answer)
         raise AssertionError
 
@@ -174,13 +177,19 @@ class Sender:
         body = key()
         for _ in range(3):
             try:
-                return results(numbers, self._commit(batches, body))
+                answer = self._commit(batches, body)
+                self._note(answer)
+                return results(numbers, answer)
             except LostError as error:
                 lost = error
                 self.again(error)
             except RefusedError as error:
                 return [_blame(error, numbers)]
         raise lost
+
+    def _note(self, answer: Message) -> None:
+        if self.warnings is None:
+            self.warnings = list(answer.get("warnings", ()))
 
     def _commit(self, batches: Sequence[Sequence[tuple[int, bytes]]], name: str) -> Message:
         if len(batches) == 1:
@@ -236,9 +245,8 @@ def batches(
             continue
         job = pack(merged(line.job, flags))
         if len(job) > room:
-            bad.append(
-                Result(line.number, None, {"code": "line_too_long", "message": f"the job has {len(job):,} bytes"})
-            )
+            message = f"the job has {len(job):,} bytes; {room:,} are the most, but for --script and --stdin"
+            bad.append(Result(line.number, None, {"code": "line_too_long", "message": message}))
             continue
         if batch and (size + len(job) + 1 > room or len(batch) == BATCH):
             yield batch

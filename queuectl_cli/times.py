@@ -120,6 +120,11 @@ def epoch(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+def local(text: str) -> str:
+    """Return an instant of the daemon by the clock on the wall: ``2026-12-01 10:00:00.250``."""
+    return datetime.fromtimestamp(epoch(text)).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
 def iso(seconds: float) -> str:
     """Return an instant as the daemon reads it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

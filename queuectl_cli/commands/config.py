@@ -20,12 +20,16 @@ def config() -> None:
 def _value(row: Row) -> str:
     """Return a value as `config set` takes it."""
     value = row["value"]
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    form = {"seconds": spanned, "bytes": sized, "mode": "{:04o}".format}.get(row["unit"] or "", plain)
-    return form(value)
+    match row["unit"]:
+        case _ if value is None:
+            return "none"
+        case "seconds":
+            return spanned(value)
+        case "bytes":
+            return sized(value)
+        case "mode":
+            return f"{value:04o}"
+    return str(value).lower() if isinstance(value, bool) else plain(value)
 
 
 _COLUMNS = (

@@ -61,7 +61,7 @@ def enqueue(app: App, /, words: tuple[str, ...], *, explicit: bool, **flags: Any
 
 
 def jobs_of(
-    words: Sequence[str], *, explicit: bool, flags: dict[str, Any], fields: dict[str, Any]
+    words: Sequence[str], *, explicit: bool, flags: dict[str, Any], fields: dict[str, Any], verb: str = "enqueue"
 ) -> tuple[list[Job], dict[str, bytes]]:
     """Return the jobs that the command line asks for, and inputs too large to go inside them. Raises `UsageError`."""
     inputs: dict[str, bytes] = {}
@@ -71,10 +71,10 @@ def jobs_of(
         jobs: list[Job] = [{}]
         inline(jobs[0], "script", _read(flags["script"], "--script"), inputs)
     elif words:
-        jobs = from_words(words, explicit=explicit, which=_which)
+        jobs = from_words(words, explicit=explicit, which=_which, verb=verb)
     else:
         raise UsageError(
-            "what is to be run?", "As in:  queuectl enqueue 'echo hello'", "More:   queuectl enqueue --help"
+            "what is to be run?", f"As in:  queuectl {verb} 'echo hello'", f"More:   queuectl {verb} --help"
         )
     if len(jobs) > 1 and "id" in fields:
         raise UsageError("--id names one job, and here are several")
@@ -130,9 +130,9 @@ def _few(app: App, found: tuple[list[Job], dict[str, bytes]], flags: dict[str, A
     if not output.person:
         _print_ids(output, [added])
     elif flags["dry_run"]:
-        output.lines([f"Would add: {command_of(jobs[0])}{_due(jobs[0], added)}."])
+        output.lines([f"Would add: {command_of(jobs[0])}{due(jobs[0], added, flags['tz'])}."])
     else:
-        output.lines([f"Job '{added['id']}' added{_due(jobs[0], added)}."])
+        output.lines([f"Job '{added['id']}' added{due(jobs[0], added, flags['tz'])}."])
 
 
 def sender_for(app: App, *, clean: bool, dry_run: bool = False) -> Sender:
@@ -166,12 +166,17 @@ def _print_ids(output: Output, added: Iterable[Message]) -> int:
     return count
 
 
-def _due(job: Job, added: Message) -> str:
-    if not added.get("run_at") or not ("delay" in job or "run_at" in job):
+def due(job: Job, added: Message, tz: str | None) -> str:
+    """Return what was understood of a time, in the zone that it was given in."""
+    if not ("delay" in job or "run_at" in job):
         return ""
-    from queuectl_cli.times import epoch, spoken  # noqa: PLC0415  (rarely needed)
+    from queuectl_cli.times import epoch, spoken, zone  # noqa: PLC0415  (rarely needed)
 
-    return f" for {spoken(epoch(added['run_at']), time.time())}"
+    if added.get("run_at"):
+        return f" for {spoken(epoch(added['run_at']), time.time(), zone(tz))}"
+    if isinstance(job.get("run_at"), str):
+        return f" for now: {spoken(epoch(job['run_at']), time.time(), zone(tz))}"
+    return ""
 
 
 # Many, in as many requests as they need.
@@ -228,6 +233,8 @@ def _store(
             if tally.added:
                 error.hints = (*error.hints, f"{plural(tally.added)} had been stored before.")
             raise
+    for warning in sender.warnings or ():
+        app.say(f"Note: {warning}")
     if output.person and not (flags["atomic"] and tally.bad):
         output.lines([f"{plural(count)} {'would be ' * flags['dry_run']}added."])
     tally.complain(atomic=flags["atomic"])

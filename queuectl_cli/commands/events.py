@@ -62,6 +62,6 @@ class _Printed:
             elif self._output.format == "name":
                 self._output.lines([str(event["number"])])
             else:
-                self._output.lines([as_line(event)])
+                self._output.lines([as_line(event, utc=self._output.app.utc)])
             sys.stdout.flush()
             self._next = event["number"] + 1

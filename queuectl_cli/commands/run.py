@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from queuectl_cli.attached import Attached, Signals
-from queuectl_cli.commands.enqueue import jobs_of, sender_for, submit_one
+from queuectl_cli.client import Message
+from queuectl_cli.commands.enqueue import due, jobs_of, sender_for, submit_one
 from queuectl_cli.errors import UsageError
 from queuectl_cli.forms import Job
 from queuectl_cli.group import FamilyWordsCommand
@@ -19,7 +20,6 @@ from queuectl_cli.jobflags import duration, job_fields, job_options
 from queuectl_cli.options import App, common
 from queuectl_cli.outcome import exit_code, in_words
 from queuectl_cli.render import Output
-
 
 # Not the docstring: click wants the backspace itself in front of lines that stay as they are.
 _HELP = """Add a job, show its output, and exit as it does.
@@ -48,14 +48,14 @@ def run(
     if words == ("-",) and not explicit:
         raise UsageError("run takes one job; for many:  queuectl enqueue -")
     fields = job_fields(flags, os.environ)
-    jobs, inputs = jobs_of(words, explicit=explicit, flags=flags, fields=fields)
+    jobs, inputs = jobs_of(words, explicit=explicit, flags=flags, fields=fields, verb="run")
     if len(jobs) > 1:
         raise UsageError("run takes one job; for many:  queuectl enqueue")
     job = _once(jobs[0])
     until = None if wait_for is None else time.monotonic() + wait_for
     sender = sender_for(app, clean=fields.get("env_mode") == "clean")
     if detach:
-        _leave(app, submit_one(app, sender, job, inputs))
+        _leave(app, job, submit_one(app, sender, job, inputs), flags["tz"])
         return
     with Signals(signal.SIGINT, signal.SIGTERM) as signals:
         added = submit_one(app, sender, job, inputs)
@@ -76,10 +76,10 @@ def _retries(job: Job) -> bool:
     return bool(job["max_retries"] or job.get("retry_for") or job["rerun"] == "always")
 
 
-def _leave(app: App, added: dict[str, Any]) -> None:
+def _leave(app: App, job: Job, added: Message, tz: str | None) -> None:
     output = Output(app)
     if output.person:
-        output.lines([f"Job '{added['id']}' added."])
+        output.lines([f"Job '{added['id']}' added{due(job, added, tz)}."])
     elif app.for_programs:
         output.rows([added], ())
     else:

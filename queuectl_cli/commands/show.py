@@ -23,7 +23,9 @@ _FORMS: Final[dict[str, Callable[[Any], str]]] = {
     **dict.fromkeys(("retry_for", "backoff_max", "timeout", "kill_after"), spanned),
     "success_codes": lambda codes: ", ".join(map(str, codes)),
     "no_retry_on": lambda words: ", ".join(map(str, words)),
-    "env": lambda env: ", ".join(f"{name}={value}" if value is not None else name for name, value in sorted(env.items())),
+    "env": lambda env: ", ".join(
+        f"{name}={value}" if value is not None else name for name, value in sorted(env.items())
+    ),
 }
 # Reasons that the state, or the exit code beside it, tells already.
 _USUAL: Final = frozenset({None, "exited", "signalled", "cancelled"})

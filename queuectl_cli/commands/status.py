@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 import click
 
 from queuectl_cli.client import Message
 from queuectl_cli.errors import UnreachableError
 from queuectl_cli.options import App, common
-from queuectl_cli.render import Output, paint
+from queuectl_cli.render import Output, paint, plural
 from queuectld.protocol.words import PROTOCOL, STATES, VERSION
+
+_STOPPED: Final = "no workers, so nothing runs:  queuectl worker start"
 
 
 @click.command
@@ -71,7 +74,7 @@ def _head(found: Message) -> list[str]:
     lines = [
         f"queuectld {found['version']}, {found['phase']} for {format_duration(found['uptime'])} ({who})",
         f"at {where}",
-        f"{found['workers']} of {found['limit']} workers",
+        f"{found['workers']} of {plural(found['limit'], 'worker')}" if found["limit"] else _STOPPED,
     ]
     if found["oldest_waiting"] is not None:
         lines.append(f"the oldest job that could run waits for {format_duration(found['oldest_waiting'])}")

@@ -86,14 +86,16 @@ def _once(app: App, client: Client, fields: dict[str, Any], until: float | None,
         while (message := client.take()) is None:
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
+                progress.clear()
                 _give_up(app)
             # Wakes for the bar, too.
             if select.select([client], [], [], 1.0 if left is None else min(left, 1.0))[0]:
                 client.fill()
-            progress.show(f"{len(told):,} over", len(told))
+            progress.show(f"{len(told):,} of {progress.total:,} over", len(told))
         if message.get("id") == number and "event" in message:
             told.append(message["event"])
-            progress.show(f"{len(told):,} over, the last one {message['event'].get('id', '')}", len(told))
+            last = message["event"].get("id", "")
+            progress.show(f"{len(told):,} of {progress.total:,} over, the last one {last}", len(told))
         elif message.get("id") == number:
             answer = settle(message)
             if answer.get("stopped"):

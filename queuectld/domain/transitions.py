@@ -6,6 +6,7 @@ both end in ``pending``, but only the first may happen to a dead job, and only t
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -204,12 +205,20 @@ def error_line(outcome: Outcome) -> str:
     return f"{what}: {outcome.message}" if outcome.message else what
 
 
+def signal_name(number: int | None) -> str:
+    """Return how people call a signal: ``SIGSEGV``."""
+    try:
+        return signal.Signals(number or 0).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def _what(outcome: Outcome) -> str:
     match outcome.reason:
         case Reason.EXITED:
             return f"exit code {outcome.exit_code}"
         case Reason.SIGNALLED:
-            return f"killed by signal {outcome.signal}"
+            return f"killed by {signal_name(outcome.signal)}"
         case Reason.NOT_STARTED:
             return "could not be started"
         case _:

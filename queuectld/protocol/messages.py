@@ -440,7 +440,8 @@ class Enqueue(Request[Enqueued], frozen=True, kw_only=True, tag="enqueue"):
     atomic: bool = False
     # Check, and store nothing.
     dry_run: bool = False
-    # Makes a resent request harmless: the same key within a day gets the first answer again.
+    # Makes a resent request harmless: the same key within a day gets the first answer again, or with other jobs an
+    # error.
     request: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
 
 

@@ -47,6 +47,7 @@ ERROR_CODES: Final = (
     "disk_full",
     "draining",
     "duplicate_id",
+    "duplicate_key",
     "forbidden",
     "internal",
     "line_too_long",

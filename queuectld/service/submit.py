@@ -16,6 +16,7 @@ from queuectld.errors import BadRequestError, DuplicateIdError, NoSuchQueueError
 from queuectld.keys import Config
 from queuectld.protocol.messages import Added, Enqueue, Enqueued, Refused, Submission
 from queuectld.service.environment import captured, pack_environment
+from queuectld.service.resent import Key
 from queuectld.service.selection import refusal
 from queuectld.service.views import iso
 from queuectld.store.base import Store
@@ -24,8 +25,6 @@ from queuectld.store.base import Store
 MANY_AHEAD: Final = 1000
 # The count behind that word may be so old, in seconds: counting for each of 20,000 requests a second would be felt.
 _COUNT_AGE: Final = 1.0
-
-_reply: Final = msgspec.json.Decoder(Enqueued)
 
 
 class Undone(QueueCTLError):  # noqa: N818  (it carries a good answer; it is raised so that the transaction ends)
@@ -67,25 +66,21 @@ def enqueue(
 ) -> Enqueued:
     """Store `jobs`, those of the request behind those staged for it; `inputs` are what was staged for stdin and script.
 
-    A lone job that is refused raises its error. Raises `Undone` where nothing may stay: a dry run, or `atomic` with one
+    A lone job that is refused raises its error. Raises `DuplicateKeyError`, and `Undone` where nothing may stay: a dry run, or `atomic` with one
     refused; the transaction then has to be rolled back.
     """
     if not jobs:
         raise BadRequestError("no jobs", path="$.jobs")
-    key = None if request.request is None or request.dry_run else f"{terms.owner}/{request.request}"
-    if key is not None and (known := store.recall(key)) is not None:
-        return _again(known)
+    known = request.request is not None and not request.dry_run
+    key = Key(terms.owner, request.request or "", jobs, inputs) if known else None
+    if key is not None and (earlier := key.earlier(store)) is not None:
+        return earlier
     reply = _store(store, request, jobs, inputs, terms)
     if request.dry_run or (request.atomic and reply.refused):
         raise Undone(reply if request.dry_run and not (request.atomic and reply.refused) else _none_of(reply))
     if key is not None:
-        store.remember(key, msgspec.json.encode(reply), now=terms.now)
+        key.keep(store, reply, terms.now)
     return reply
-
-
-def _again(known: bytes) -> Enqueued:
-    first = _reply.decode(known)
-    return replace(first, jobs=tuple(replace(added, created=False) for added in first.jobs), warnings=())
 
 
 def _none_of(reply: Enqueued) -> Enqueued:
@@ -162,7 +157,7 @@ def _warnings(store: Store, drafts: Sequence[Job], terms: Terms) -> tuple[str, .
     warnings = [] if terms.limit else ["no workers: nothing runs until `queuectl worker start`"]
     queues = dict.fromkeys(draft.queue for draft in drafts)
     ahead = {queue: terms.ahead.of(store, queue, terms.now) for queue in queues}
-    many = (f"{n:,} jobs were waiting in queue '{queue}' before" for queue, n in ahead.items() if n > MANY_AHEAD)
+    many = (f"about {n:,} jobs wait in queue '{queue}' already" for queue, n in ahead.items() if n > MANY_AHEAD)
     return (*warnings, *many)
 
 

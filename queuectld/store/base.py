@@ -87,6 +87,7 @@ class Removed(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: int
     entries: int
+    requests: int
     outputs: tuple[tuple[int, int], ...]
 
 

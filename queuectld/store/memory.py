@@ -210,10 +210,11 @@ class MemoryStore(MemoryReader):
             jobs = self._too_old(retention, now)[:limit]
             outputs = [output for job in jobs for output in self._forget(job)]
             old = sorted((at, key) for key, (at, _) in self._requests.items() if at < now - retention.requests)
-            for _, key in old[:limit]:
+            requests = [key for _, key in old[:limit]]
+            for key in requests:
                 self._drop(self._requests, key)
             entries = self._expire_entries(now - retention.events, limit)
-            return Removed(jobs=len(jobs), entries=entries, outputs=tuple(sorted(outputs)))
+            return Removed(jobs=len(jobs), entries=entries, requests=len(requests), outputs=tuple(sorted(outputs)))
 
     def _too_old(self, retention: Retention, now: float) -> list[Job]:
         deleted = [job for job in self._standing(HIDDEN) if job.updated_at < now - retention.deleted]

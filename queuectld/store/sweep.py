@@ -41,8 +41,9 @@ class Sweep:
     def step(self, retention: Retention, *, now: float, limit: int) -> Removed:
         """Answer `Store.expire`."""
         jobs, outputs = self._jobs(retention, now, limit)
-        self._database.run(_DROP_REQUESTS, (now - retention.requests, limit))
-        return Removed(jobs=jobs, entries=self._entries(now - retention.events, limit), outputs=outputs)
+        requests = self._database.change(_DROP_REQUESTS, (now - retention.requests, limit))
+        entries = self._entries(now - retention.events, limit)
+        return Removed(jobs=jobs, entries=entries, requests=requests, outputs=outputs)
 
     def _jobs(self, retention: Retention, now: float, limit: int) -> tuple[int, tuple[tuple[int, int], ...]]:
         removed, outputs = 0, []

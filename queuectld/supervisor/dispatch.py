@@ -45,9 +45,6 @@ class Surroundings(Protocol):
     def verdict(self) -> Reason:
         """What an attempt came to whose worker died without a word."""
 
-    def attempt_ended(self) -> None:
-        """Take note that the end of an attempt is on record."""
-
     def act(self, worker: Worker, actions: Sequence[Action]) -> None:
         """Do what a link decided."""
 

@@ -97,16 +97,9 @@ class Endings:
         if worker.started is None and (attempt := await self._records.attempt(token)) is not None:
             worker.started = _leader(attempt)
         ended = await self._end_remains(token, worker.started)
-        log.warning(
-            "Worker lost",
-            event_name="worker.lost",
-            worker_id=worker.name,
-            worker_pid=worker.pid,
-            token=token,
-            leftovers=ended or None,
-        )
         ending = await self._record_lost(worker, token)
         remove_outcome(self._world.state.outcomes, self._world.store, token)
+        log.info("Attempt rescued", event_name="job.rescued", token=token, leftovers=ended or None)
         self._recorded(worker, ending)
         self._around.act(worker, worker.link.settled(token, recorded=True))
 
@@ -158,7 +151,6 @@ class Endings:
         worker.followers.clear()
         self.stuck.pop(attempt.token, None)
         self._rest(worker, attempt.outcome)
-        self._around.attempt_ended()
 
     def _rest(self, worker: Worker, outcome: Outcome | None) -> None:
         if outcome is None or outcome.reason is not Reason.HOST_ERROR:

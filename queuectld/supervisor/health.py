@@ -18,7 +18,7 @@ from queuectld.supervisor.vitals import Reading, Subject, examine
 log = structlog.get_logger()
 
 # If a reading comes so much later than it should, the loop stood still, and silence says nothing about workers.
-_STALL: Final = 1.0
+STALL: Final = 1.0
 # A worker that dies before its first word, or cannot be started: wait so long, then twice as long, up to the last.
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 30.0
@@ -84,7 +84,7 @@ class Health:
     # Readings.
 
     def _read(self) -> None:
-        late = self._due + _STALL
+        late = self._due + STALL
         subjects = [
             Subject(worker.pid, worker.created, worker.vitals.stuck_for if worker.vitals else 0)
             for worker in self._crew
@@ -153,7 +153,7 @@ class Health:
             return
         match action:
             case Retire(why=why):
-                log.info("Worker retires", event_name="worker.replaced", worker_id=worker.name, reason=why)
+                log.info("Worker retires", event_name="worker.retired", worker_id=worker.name, reason=why)
                 retire(worker)
             case Kill(why=why):
                 log.warning("Worker is sick", event_name="worker.replaced", worker_id=worker.name, reason=why)

@@ -51,7 +51,7 @@ class Janitor:
             if removed.outputs:
                 await asyncio.to_thread(remove_outputs, self._output, removed.outputs)
             jobs, entries = jobs + removed.jobs, entries + removed.entries
-            if not removed.jobs and not removed.entries:
+            if not removed.jobs and not removed.entries and not removed.requests:
                 break
         if jobs or entries:
             log.info("Old jobs removed", event_name="store.expired", count=jobs, entries=entries)

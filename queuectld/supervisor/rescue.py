@@ -1,6 +1,6 @@
 """What a worker left running when it died: found and ended, until nothing is left.
 
-Only looking and killing runs in a thread, and not the waiting: what cannot be killed for days would hold one up so long.
+Only looking and killing runs in a thread, not the waiting: what cannot be killed for days would hold one up so long.
 """
 
 from __future__ import annotations

@@ -16,14 +16,17 @@ import structlog
 from queuectld.config import Holder
 from queuectld.service.control import ShutdownMode
 from queuectld.supervisor.crew import Crew, Worker
+from queuectld.supervisor.link import Phase
 
 log = structlog.get_logger()
 
 # How decided each mode is: a later request can only hurry.
 _HASTE: Final = {"wait": 0, "drain": 1, "now": 2, "leave": 3}
-# For what comes after the last KILL: outcomes to report and to record, workers to end.
-_MARGIN: Final = 0.8
-_GOODBYE: Final = 1.0
+# Seconds after the last KILL was due: until then ends may be reported and recorded; until then what an overdue worker
+# leaves is ended by us; and until then workers with nothing to do may end by themselves.
+_REPORTED: Final = 0.5
+_RESCUED: Final = 0.7
+_DISMISSED: Final = 0.9
 
 
 class Stopping:
@@ -46,6 +49,8 @@ class Stopping:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._term_at = 0.0
+        self._dismiss_by = float("inf")
+        self._ready = asyncio.Event()
         self.done = asyncio.Event()
         # Jobs that still run now are ended with their workers, and count as interrupted, not as lost.
         self.overdue = False
@@ -59,6 +64,10 @@ class Stopping:
     def left(self) -> bool:
         """Whether workers and their jobs are left to the next daemon."""
         return self._mode == "leave"
+
+    def ready(self) -> None:
+        """All workers and attempts that there are, are known: what is begun may go on."""
+        self._ready.set()
 
     def begin(self, mode: ShutdownMode) -> None:
         """Start to end in this mode, or switch to it if it is more decided than the one under way."""
@@ -93,43 +102,51 @@ class Stopping:
         return min(config.kill_after if asked is None else asked, config.max_kill_after)
 
     def _busy(self) -> list[Worker]:
-        return [worker for worker in self._crew if worker.link.token is not None]
+        return [worker for worker in self._crew if worker.link.busy]
 
     async def _run(self) -> None:
+        await self._ready.wait()
         while self._mode != "leave" and self._busy():
-            left = self._time_left()
-            if left is not None and left <= 0:
-                await self._end_overdue()
+            last_kill = self._last_kill()
+            now = asyncio.get_running_loop().time()
+            if last_kill is not None and now >= last_kill + _REPORTED:
+                await self._end_overdue(now - _REPORTED)
                 break
-            await self._woken(left)
+            await self._woken(None if last_kill is None else last_kill + _REPORTED - now)
         if self._mode != "leave":
             await self._dismiss()
         self.done.set()
 
-    def _time_left(self) -> float | None:
+    def _last_kill(self) -> float | None:
+        """When the last of those that still run gets its KILL."""
         if self._mode == "wait":
             return None
-        longest = max(map(self._kill_after, self._busy()), default=0.0)
-        return self._term_at + longest + _MARGIN - asyncio.get_running_loop().time()
+        return self._term_at + max(map(self._kill_after, self._busy()), default=0.0)
 
-    async def _end_overdue(self) -> None:
-        """Workers that could not end their attempts in time are killed, and what they leave is ended by us."""
+    async def _end_overdue(self, last_kill: float) -> None:
+        """Workers that could not end their attempts in time are killed, and what they leave is ended by us.
+
+        One with an outcome that cannot be recorded now is let be: it puts that into a file, or keeps it until it can.
+        """
         self.overdue = True
+        self._dismiss_by = last_kill + _DISMISSED
         for worker in self._busy():
-            log.warning("Worker overdue", event_name="worker.replaced", worker_id=worker.name, reason="shutdown")
-            self._crew.kill(worker)
-        await self._until(lambda: not self._busy(), _GOODBYE)
+            if worker.link.phase is not Phase.SETTLING:
+                log.warning("Worker overdue", event_name="worker.replaced", worker_id=worker.name, reason="shutdown")
+                self._crew.kill(worker)
+        await self._until(lambda: not self._busy(), last_kill + _RESCUED)
 
     async def _dismiss(self) -> None:
         for worker in self._crew:
             self._retire(worker)
-        await self._until(lambda: not len(self._crew), _GOODBYE)
+        now = asyncio.get_running_loop().time()
+        await self._until(lambda: not len(self._crew), min(now + _DISMISSED, self._dismiss_by))
         for worker in self._crew:
-            self._crew.kill(worker)
+            if self._mode != "leave" and worker.link.phase is not Phase.SETTLING:
+                self._crew.kill(worker)
 
-    async def _until(self, condition: Callable[[], bool], bound: float) -> None:
+    async def _until(self, condition: Callable[[], bool], deadline: float) -> None:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + bound
         while not condition() and self._mode != "leave" and loop.time() < deadline:
             await self._woken(deadline - loop.time())
 

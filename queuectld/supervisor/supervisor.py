@@ -23,6 +23,7 @@ from queuectld.protocol.worker_messages import (
     FromWorker,
     Hello,
     OutputGrown,
+    Running,
     Signal,
     Started,
 )
@@ -33,7 +34,7 @@ from queuectld.supervisor import link as links
 from queuectld.supervisor.crew import Crew, Worker
 from queuectld.supervisor.dispatch import Dispatcher
 from queuectld.supervisor.endings import Endings
-from queuectld.supervisor.health import Health
+from queuectld.supervisor.health import STALL, Health
 from queuectld.supervisor.link import Link, Phase
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.recovery import Fate, fate, filed_outcomes
@@ -74,16 +75,16 @@ class Supervisor:
         """Become the subreaper, take up what an earlier daemon left, and begin to give out work."""
         procfs.become_subreaper()
         await self._record_filed()
-        live = await self._records.live_attempts()
-        self._world.state.prune_input(frozenset(attempt.token for attempt in live))
         boot_id = procfs.boot_id()
-        for attempt in live:
+        for attempt in await self._records.live_attempts():
             await self._take_over(attempt, boot_id)
+        self._world.state.prune_input(frozenset(w.link.token for w in self._crew if w.link.token is not None))
         # Not before: a worker whose attempt is not known here yet would be told to drop it.
         await self._crew.listen()
         self._health.start()
         self._dispatcher.start(await self._records.waiting())
         self.replan()
+        self._stopping.ready()
 
     async def _record_filed(self) -> None:
         filed = list(filed_outcomes(self._world.state.outcomes, self._world.store))
@@ -168,7 +169,7 @@ class Supervisor:
     def signal(self, token: int, number: int) -> bool:
         """Pass a signal to the command of a live attempt."""
         worker = self._crew.with_token(token)
-        if worker is None or worker.connection is None:
+        if worker is None or worker.connection is None or worker.link.phase is not Phase.RUNNING:
             return False
         self._crew.say(worker, Signal(token, number))
         return True
@@ -225,15 +226,23 @@ class Supervisor:
         self._health.lived(worker)
         log.debug("Worker connected", event_name="worker.ready", worker_id=worker.name, worker_pid=worker.pid)
         self.act(worker, worker.link.hello(hello))
+        if worker.link.phase is Phase.RUNNING and isinstance(hello.state, Running):
+            self._go_on(worker, hello.state)
         # It may be one that an earlier daemon started, and one too many.
         self.replan()
-        token = worker.link.token
-        if worker.link.phase is not Phase.RUNNING or token is None:
-            return
+
+    def _go_on(self, worker: Worker, running: Running) -> None:
+        """Take up an attempt where the connection before, or the daemon before, left off."""
+        token = running.token
+        if running.pid is not None and running.pid_start is not None:
+            worker.started = (running.pid, running.pid_start)
+            self._note_starts_soon()
         if worker.followers:
             self._crew.say(worker, Follow(token, on=True))
         if worker.job is None:
             self.run(self._inform(worker, token))
+        else:
+            self._stopping.hurry(worker)
 
     async def _inform(self, worker: Worker, token: int) -> None:
         """Learn what a worker that was taken over runs, and tell it what was decided about that meanwhile."""
@@ -241,6 +250,7 @@ class Supervisor:
         if job is None or worker.link.token != token:
             return
         worker.job = job
+        log.info("Job goes on", event_name="worker.adopted", worker_id=worker.name, job_id=job.id, token=token)
         if job.cancel_requested is not None:
             self.cancel(token, kill_after=None)
         self._stopping.hurry(worker)
@@ -285,6 +295,8 @@ class Supervisor:
     def on_death(self, worker: Worker) -> None:
         """A worker's process is gone."""
         self._health.died(worker)
+        if worker.link.token is not None or not worker.link.retiring:
+            log.warning("Worker lost", event_name="worker.lost", worker_id=worker.name, worker_pid=worker.pid)
         self.act(worker, worker.link.died())
 
     # Surroundings: what the parts need of the whole.
@@ -313,6 +325,7 @@ class Supervisor:
                     self._crew.disconnect(worker)
                 case _:
                     assert_never(action)
+        self._stopping.changed()
 
     @property
     def may_start(self) -> bool:
@@ -323,10 +336,6 @@ class Supervisor:
     def verdict(self) -> Reason:
         """What an attempt came to whose worker died without a word."""
         return Reason.INTERRUPTED if self._stopping.overdue else Reason.LOST
-
-    def attempt_ended(self) -> None:
-        """Take note that the end of an attempt is on record."""
-        self._stopping.changed()
 
     def replan(self) -> None:
         """See whether the pool should change."""
@@ -359,17 +368,23 @@ class Supervisor:
         self.act(worker, worker.link.stop(Reason.INTERRUPTED, grace=grace, kill_after=kill_after))
 
     def _await(self, worker: Worker) -> None:
+        if worker.link.token is not None:
+            log.info("Worker out of touch", event_name="worker.awaited", worker_id=worker.name)
         if worker.adoption is None:
-            worker.adoption = self._loop.call_later(self._config.config.adopt_timeout, self._give_up, worker)
+            due = self._loop.time() + self._config.config.adopt_timeout
+            worker.adoption = self._loop.call_at(due, self._give_up, worker, due)
 
-    def _give_up(self, worker: Worker) -> None:
+    def _give_up(self, worker: Worker, due: float) -> None:
         worker.adoption = None
-        log.warning("Worker out of touch", event_name="worker.replaced", worker_id=worker.name, worker_pid=worker.pid)
+        if self._loop.time() > due + STALL:
+            # It was the loop that stood still: the worker may be at the door, and is let in first.
+            self._await(worker)
+            return
+        log.warning("Worker does not come back", event_name="worker.replaced", worker_id=worker.name, reason="silent")
         self._crew.kill(worker)
 
     def _remove(self, worker: Worker) -> None:
         log.info("Worker ended", event_name="worker.ended", worker_id=worker.name, worker_pid=worker.pid)
         self._crew.forget(worker)
-        self._stopping.changed()
         self.replan()
         self._dispatcher.dispatch()

@@ -454,4 +454,4 @@ def test_many_waiting_jobs_are_worth_a_warning(client):
     while not (warnings := client.ok(op="enqueue", jobs=[{"command": "true"}])["warnings"]):
         assert time.monotonic() < end
 
-    assert "were waiting in queue 'default'" in warnings[0]
+    assert "jobs wait in queue 'default' already" in warnings[0]

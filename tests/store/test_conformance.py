@@ -551,6 +551,15 @@ def test_the_answer_to_a_request_is_remembered_for_a_time(drive):
     assert drive.store.recall("ann:2") == b"young"
 
 
+def test_a_step_says_how_many_answers_it_removed(drive):
+    with drive.store.transaction():
+        for number in range(3):
+            drive.store.remember(f"ann/{number}", b"{}", now=NOW)
+        steps = [drive.store.expire(replace(KEEP_ALL, requests=0), now=NOW + 1, limit=2).requests for _ in range(3)]
+
+    assert steps == [2, 1, 0]
+
+
 # Retention.
 
 
