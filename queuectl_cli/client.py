@@ -40,6 +40,8 @@ class Client:
     def greet(self, token: str | None = None) -> None:
         """Read the server's first line, and say who we are where that is needed. Raises `CliError`."""
         self.greeting = self.receive(GREETING_PATIENCE)
+        if "error" in self.greeting:
+            settle(self.greeting)
         spoken = self.greeting.get("protocol")
         if "queuectld" not in self.greeting or not isinstance(spoken, list):
             raise UnreachableError(f"what answers at {self.target.name} is not queuectld", code="protocol", status=76)
@@ -113,9 +115,11 @@ class Client:
         message = self._early.pop(number, None)
         while message is None:
             found = self.receive(patience)
+            if "event" in found:
+                continue
             if found.get("id") == number:
                 message = found
-            elif "event" not in found:
+            else:
                 self._keep(found)
         return settle(message)
 

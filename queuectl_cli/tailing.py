@@ -83,6 +83,34 @@ def come_back(app: App, client: Client, lost: CliError, pause: Callable[[float],
     raise lost
 
 
+def follow_events(app: App, client: Client, start: int, *, limit: int | None = None, **fields: Any) -> Iterator[Event]:
+    """Yield events from a number on, and those to come: across restarts of the daemon, each once. Raises `CliError`."""
+    left = limit
+    while True:
+        try:
+            for event in _following(client, start=start, limit=left, **fields):
+                yield event
+                start = event["number"] + 1
+                left = None if left is None else left - 1
+        except CliError as error:
+            if not interrupted(error):
+                raise
+            client = come_back(app, client, error)
+        else:
+            return
+
+
+def _following(client: Client, **fields: Any) -> Iterator[Event]:
+    answer = yield from client.stream("events", follow=True, **fields)
+    if answer.get("stopped"):
+        raise LostError("the daemon ended the stream", code="connection_lost")
+
+
+def next_event(client: Client) -> int:
+    """Return the number that the next event will have."""
+    return int(client.request("events")["next"])
+
+
 def _pauses() -> Iterator[float]:
     length = _FIRST_PAUSE
     while True:

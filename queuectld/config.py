@@ -31,12 +31,14 @@ PREFIX: Final = "QUEUECTLD_"
 MOST_WORKERS: Final = 8
 
 
-class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A value set by ``config set``, by whom, and when (wall clock, seconds)."""
 
     value: Any
     by: str
     at: float
+    # The value that comes back when the workers are started again.
+    paused: Any = None
 
     @property
     def source(self) -> str:
@@ -111,6 +113,21 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
         """Return the configuration without that override, if there was one. Raises as `with_override`."""
         field = find_key(name).field
         return _combine(self, overrides={kept: value for kept, value in self.overrides.items() if kept != field})
+
+    def paused(self, who: str, when: float) -> Loaded:
+        """Return the configuration with no worker, and what was set before kept in mind. Raises as `with_override`."""
+        before = self.overrides.get("workers")
+        kept = None if before is None else before.paused if before.value == 0 else before.value
+        stopped = self.with_override("workers", 0, who, when)
+        override = msgspec.structs.replace(stopped.overrides["workers"], paused=kept)
+        return msgspec.structs.replace(stopped, overrides={**stopped.overrides, "workers": override})
+
+    def resumed(self, who: str, when: float) -> Loaded:
+        """Return the configuration with as many workers as before `paused`. Raises as `with_override`."""
+        override = self.overrides.get("workers")
+        if override is None or override.paused is None:
+            return self.without_override("workers")
+        return self.with_override("workers", override.paused, who, when)
 
     def write_overrides(self, path: str | os.PathLike[str]) -> None:
         """Store the overrides; when this returns they are on disk. Raises `OSError`."""

@@ -33,6 +33,7 @@ log = structlog.get_logger()
 
 EXIT_OK: Final = 0
 EXIT_IO: Final = 74
+_STOP: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Setting(NamedTuple):
@@ -63,6 +64,7 @@ class Daemon:
             path=setting.state.database,
         )
         me = account(os.geteuid(), setting.environ)
+        files = raise_file_limit()
         records = Records(self._ledger, setting.holder, boot_id=procfs.boot_id(), clock=time.time)
         world = World(
             state=setting.state,
@@ -70,7 +72,7 @@ class Daemon:
             account=me,
             # Ours, or those of a job that started us, are not for the jobs that we run.
             environ={name: value for name, value in setting.environ.items() if not name.startswith("QUEUECTL")},
-            files=raise_file_limit(),
+            files=files,
             clock=time.time,
         )
         self._supervisor = Supervisor(records, self._hub, setting.holder, world)
@@ -94,7 +96,8 @@ class Daemon:
                     state_dir=str(setting.state.path),
                     store=self._ledger.uuid,
                 ),
-            )
+            ),
+            clients=files.clients,
         )
 
     async def run(self) -> int:
@@ -114,6 +117,7 @@ class Daemon:
                 janitor.cancel()
             await self._server.stop()
             await self._ledger.close()
+            self._ignore_signals()
         return self._exit_code()
 
     def _exit_code(self) -> int:
@@ -131,10 +135,16 @@ class Daemon:
     # Signals only queue: the loop calls these between two callbacks.
 
     def _watch_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOP:
             self._loop.add_signal_handler(number, self._asked_to_stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
         self._loop.add_signal_handler(signal.SIGCHLD, reap)
+
+    def _ignore_signals(self) -> None:
+        """Whoever still asks for the end, at the very end, must not make it look like a failure."""
+        for number in (*_STOP, signal.SIGHUP):
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     def _asked_to_stop(self) -> None:
         self._supervisor.shutdown("now" if self._supervisor.draining else "drain")

@@ -16,9 +16,14 @@ class QueueCTLError(Exception):
 
     def __init__(self, message: str | None = None, *, path: str | None = None) -> None:
         """``message`` is for people; ``path`` names the offending part of a request, as ``$.jobs[3].timeout``."""
-        self.message = message or " ".join((type(self).__doc__ or "").split())
-        self.path = path
+        self.message = _short(message or " ".join((type(self).__doc__ or "").split()), 1000)
+        self.path = None if path is None else _short(path, 256)
         super().__init__(self.message)
+
+
+def _short(text: str, most: int) -> str:
+    # Messages quote what was asked for, and that may be a megabyte.
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 # What a request can get wrong.
@@ -139,6 +144,12 @@ class DrainingError(QueueCTLError):
     """The daemon is stopping: it answers questions, but changes nothing any more."""
 
     code = "draining"
+
+
+class TooManyClientsError(QueueCTLError):
+    """As many clients are connected as the daemon may have; try again when one has gone."""
+
+    code = "too_many_clients"
 
 
 class BadConfigError(QueueCTLError):

@@ -6,7 +6,6 @@ waits for the next start. Users write ``retention.finished`` for ``retention_fin
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_type_hints
 
@@ -14,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from queuectld.domain.durations import LONGEST
+from queuectld.domain.wording import nearest
 from queuectld.errors import NoSuchKeyError
 
 _MIB: Final = 1024 * 1024
@@ -168,8 +168,8 @@ def find_key(name: str) -> Key:
     plain = name.strip().lower().replace("-", "_").replace(".", "_")
     if plain in KEYS:
         return KEYS[plain]
-    near = difflib.get_close_matches(plain, KEYS, 1)
-    hint = f"; did you mean `{KEYS[near[0]].name}`?" if near else ""
+    near = nearest(plain, KEYS)
+    hint = f"; did you mean `{KEYS[near].name}`?" if near else ""
     raise NoSuchKeyError(f"there is no configuration key `{name}`{hint}", path=name)
 
 

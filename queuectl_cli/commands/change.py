@@ -85,6 +85,8 @@ def report(app: App, answer: Message, select: dict[str, Any], options: dict[str,
         output.lines([f"Would {verb} {plural(answer['count'])}{_sample(answer)}."])
     elif answer["count"] or not answer.get("refused"):
         output.lines([f"{done} {plural(answer['count'])}{_sample(answer)}."])
+    if verb == "discard" and output.person and answer["count"] and not options.get("dry_run"):
+        app.say("Bring back, within a day:  queuectl undelete ID")
     complain(app, answer, select.get("ids", ()))
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterator
 
 import click
 
-from queuectl_cli.client import Client
-from queuectl_cli.errors import CliError
 from queuectl_cli.narrate import as_line
 from queuectl_cli.options import App, common
 from queuectl_cli.render import Output
-from queuectl_cli.tailing import come_back, interrupted
+from queuectl_cli.tailing import Event, follow_events, next_event
 
 
 @click.command
@@ -28,40 +26,25 @@ def events(app: App, *, follow: bool, start: int | None, job: str | None, limit:
     if output.format == "json" and follow:
         # An array that never ends is of no use to anybody.
         output.format = "jsonl"
-    # Without --follow there is only the past to tell.
-    begin = 0 if start is None and not follow else start
     client = app.connect()
+    if follow:
+        begin = next_event(client) if start is None else start
+        told: Iterator[Event] = follow_events(app, client, begin, job=job, limit=limit)
+    else:
+        # There is only the past to tell.
+        told = client.stream("events", start=start or 0, job=job, limit=limit)
     if output.format == "json":
-        stream = client.stream("events", start=begin, job=job, limit=limit)
-        output.rows(stream, ())
+        output.rows(told, ())
         return
-    printed = _Printed(output, begin)
-    while True:
-        try:
-            printed.copy(client, follow=follow or None, job=job, limit=limit)
-        except CliError as error:
-            if not (follow and interrupted(error)):
-                raise
-            client = come_back(app, client, error)
-        else:
-            return
+    for event in told:
+        _print(output, event)
+        sys.stdout.flush()
 
 
-class _Printed:
-    """What has been printed, so that one can go on after it."""
-
-    def __init__(self, output: Output, begin: int | None) -> None:
-        self._output = output
-        self._next = begin
-
-    def copy(self, client: Client, **fields: Any) -> None:
-        """Print events as they come."""
-        for event in client.stream("events", start=self._next, **fields):
-            if self._output.format == "jsonl":
-                self._output.document(event)
-            elif self._output.format == "name":
-                self._output.lines([str(event["number"])])
-            else:
-                self._output.lines([as_line(event, utc=self._output.app.utc)])
-            sys.stdout.flush()
-            self._next = event["number"] + 1
+def _print(output: Output, event: Event) -> None:
+    if output.format == "jsonl":
+        output.document(event)
+    elif output.format == "name":
+        output.lines([str(event["number"])])
+    else:
+        output.lines([as_line(event, utc=output.app.utc)])

@@ -40,12 +40,16 @@ def _exits(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:  #
 @click.option("--attempt", type=attempt, metavar="N|all", help="Of this attempt; else of the newest.")
 @click.option("--stdout", "stream", flag_value="stdout", help="Only standard output.")
 @click.option("--stderr", "stream", flag_value="stderr", help="Only standard error.")
+@click.option("--path", is_flag=True, help="Where the output is, instead of the output.")
 @click.option("--exit-status", is_flag=True, is_eager=True, callback=_exits, help="Exit as the job did.")
 @common()
 @click.pass_obj
 def logs(app: App, /, ids: tuple[str, ...], **options: Any) -> None:
     """Show the output of jobs; without an id, of the last one. Standard error comes on standard error."""
-    _logs(app, ids, options)
+    if options.pop("path"):
+        _paths(app, ids, options)
+    else:
+        _logs(app, ids, options)
 
 
 @click.command
@@ -74,6 +78,29 @@ def _logs(app: App, ids: tuple[str, ...], options: dict[str, Any]) -> None:
     finished = _copy(app, client, {name: value for name, value in usual.items() if value is not None})
     if options.get("exit_status"):
         raise click.exceptions.Exit(exit_code(finished[0]) if len(finished) == 1 else exit_code_of_all(finished))
+
+
+def _paths(app: App, ids: tuple[str, ...], options: dict[str, Any]) -> None:
+    if any(value for name, value in options.items() if name != "attempt"):
+        raise UsageError("with --path goes --attempt, and no other option")
+    client = app.connect()
+    output = Output(app)
+    names = [last(client) if name == "@last" else name for name in ids or ("@last",)]
+    rows = [row for name in names for row in _files(client, name, options["attempt"])]
+    if output.format in {"json", "jsonl"}:
+        output.rows(rows, ())
+    else:
+        output.lines(row["path"] for row in rows)
+
+
+def _files(client: Client, name: str, which: int | str | None) -> list[Message]:
+    found = client.request("get", job=name, tail=0)
+    job, history = found["job"]["id"], found["history"]
+    chosen = history if which == "all" else history[-1:] if which is None else [a for a in history if a["number"] == which]
+    rows = [{"job": job, "attempt": a["number"], "path": a["output_file"]} for a in chosen if a["output_file"]]
+    if not rows:
+        raise CliError(f"there is no output of {f'attempt {which} of ' * isinstance(which, int)}job '{job}'")
+    return rows
 
 
 def _since(text: str | None) -> float | None:

@@ -13,6 +13,7 @@ from queuectl_cli.group import Group
 from queuectl_cli.narrate import as_worker_line
 from queuectl_cli.options import App, common
 from queuectl_cli.render import Column, Output, plural
+from queuectl_cli.tailing import follow_events, next_event
 
 
 def _default(args: list[str]) -> str:
@@ -69,6 +70,7 @@ def list_(app: App) -> None:
 def start(app: App, *, count: int | None, follow: bool) -> None:
     """Start workers: N of them, or as many as are configured."""
     client = app.connect(start=True)
+    begin = next_event(client) if follow else 0
     pool = client.request("worker_start", count=count)
     output = Output(app)
     if output.format == "table":
@@ -77,7 +79,7 @@ def start(app: App, *, count: int | None, follow: bool) -> None:
         _print(app, pool)
     if follow:
         sys.stdout.flush()
-        _follow(app, client)
+        _follow(app, client, begin)
 
 
 @worker.command("stop")
@@ -105,10 +107,10 @@ def _print(app: App, pool: Message) -> None:
     output.rows(pool["workers"], _columns(output), name="name", empty=empty)
 
 
-def _follow(app: App, client: Client) -> None:
+def _follow(app: App, client: Client, begin: int) -> None:
     output = Output(app)
     try:
-        for event in client.stream("events", follow=True):
+        for event in follow_events(app, client, begin):
             if output.format in {"json", "jsonl"}:
                 output.document(event)
             elif line := as_worker_line(event, time.time()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -13,7 +12,7 @@ from msgspec import Meta
 
 from queuectld.domain.attempt import Reason
 from queuectld.domain.durations import parse_duration
-from queuectld.domain.wording import in_words
+from queuectld.domain.wording import in_words, nearest
 from queuectld.errors import BadRequestError, UnsupportedError
 
 # Names that users choose: ids, queues, keys of tags.
@@ -141,21 +140,24 @@ def encode_spec(spec: JobSpec) -> bytes:
     return _encoder.encode(spec)
 
 
-def decode_spec(raw: bytes | msgspec.Raw) -> JobSpec:
-    """Read one job. Raises `BadRequestError` or `UnsupportedError` with the path of what is wrong."""
+def decode_spec(raw: bytes | msgspec.Raw, *, hints: bool = True) -> JobSpec:
+    """Read one job. Raises `BadRequestError` or `UnsupportedError` with the path of what is wrong.
+
+    `hints` tell what an unknown field may have meant, which costs more than to read a hundred jobs.
+    """
     try:
         spec = _decoder.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise explain(error, JobSpec) from None
+        raise explain(error, JobSpec, hints=hints) from None
     check(spec)
     return spec
 
 
-def explain(error: Exception, form: type[msgspec.Struct]) -> BadRequestError | UnsupportedError:
+def explain(error: Exception, form: type[msgspec.Struct], *, hints: bool = True) -> BadRequestError | UnsupportedError:
     """Turn what `msgspec` says of a request of this `form` into an error for its sender."""
     text = str(error)
     if unknown := _UNKNOWN_FIELD.search(text):
-        return _unknown_field(unknown["name"], unknown["path"] or "$", form)
+        return _unknown_field(unknown["name"], unknown["path"] or "$", form, hints=hints)
     message, _, path = text.partition(" - at `")
     path = path.rstrip("`")
     return BadRequestError(
@@ -163,12 +165,14 @@ def explain(error: Exception, form: type[msgspec.Struct]) -> BadRequestError | U
     )
 
 
-def _unknown_field(name: str, path: str, form: type[msgspec.Struct]) -> BadRequestError | UnsupportedError:
+def _unknown_field(
+    name: str, path: str, form: type[msgspec.Struct], *, hints: bool
+) -> BadRequestError | UnsupportedError:
     where = f"{path}.{name}"
     if form is JobSpec and where.removeprefix("$.") in PLANNED:
         return UnsupportedError(f"field `{name}` is not supported by this version", path=where)
-    near = difflib.get_close_matches(name, [field.encode_name for field in msgspec.structs.fields(form)], 1)
-    hint = f" (did you mean `{near[0]}`?)" if near else ""
+    near = nearest(name, [field.encode_name for field in msgspec.structs.fields(form)]) if hints else None
+    hint = f" (did you mean `{near}`?)" if near else ""
     return BadRequestError(f"unknown field `{name}`{hint}", path=where)
 
 
@@ -248,14 +252,20 @@ def _instant(value: str | float) -> str | None:
     return None
 
 
+_YEAR_3000: Final = 32_503_680_000
+
+
 def instant(value: str | float) -> float:
     """Return seconds since the epoch of an ISO 8601 text with a zone, or of a number. Raises `ValueError`."""
-    if isinstance(value, int | float):
-        if not 0 <= value < 32_503_680_000:
-            raise ValueError("must lie between 1970 and 3000")
-        return float(value)
+    seconds = float(value) if isinstance(value, int | float) else _seconds(value)
+    if not 0 <= seconds < _YEAR_3000:
+        raise ValueError("must lie between 1970 and 3000")
+    return seconds
+
+
+def _seconds(text: str) -> float:
     try:
-        moment = msgspec.convert(value, Annotated[datetime, Meta(tz=True)])
+        moment = msgspec.convert(text, Annotated[datetime, Meta(tz=True)])
     except msgspec.ValidationError:
         raise ValueError("must be an instant such as 2026-12-01T09:00:00Z, with a zone") from None
     return float(moment.timestamp())

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Final
+
+# Longer names are no slips of the finger, and to compare them takes as long as they are.
+_NAME_LENGTH: Final = 64
 
 _KINDS: Final = {
     "str": "a text",
@@ -18,6 +22,12 @@ _KINDS: Final = {
 }
 # Of what was given instead.
 _GOT: Final = {"float": "a fraction", "bool": "a truth value"}
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return what somebody may have meant who wrote `name`."""
+    near = get_close_matches(name, known, 1) if len(name) <= _NAME_LENGTH else ()
+    return near[0] if near else None
 
 
 def in_words(text: str, path: str | None, whole: str, patterns: Mapping[str, str]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import resource
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+# Files for the store, its log, and the pipes and descriptors of workers.
+_OURS: Final = 1024
 
 
 class FileLimit(NamedTuple):
@@ -11,6 +14,12 @@ class FileLimit(NamedTuple):
 
     soft: int
     hard: int
+
+    @property
+    def clients(self) -> int:
+        """How many connections may be open, so that the store and a few hundred workers have what they need, too."""
+        # Linux knows no infinity here: the limit is a number.
+        return max(self.hard // 2, self.hard - _OURS)
 
     def restore(self, pid: int) -> None:
         """Hold another process to this limit: programs that use select() break where more is allowed."""

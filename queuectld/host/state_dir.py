@@ -71,8 +71,11 @@ class StateDir:
 
     def record_socket(self, socket: str | os.PathLike[str]) -> None:
         """Write down where clients connect, for those that look in the usual place. Raises `StoreError`."""
+        file, text = self.path / SOCKET_RECORD, os.fsencode(socket) + b"\n"
         try:
-            replace_file(self.path / SOCKET_RECORD, os.fsencode(socket) + b"\n")
+            # Nothing is written that is there already: a daemon has to come back on a disk that is full.
+            if not (file.exists() and file.read_bytes() == text):
+                replace_file(file, text)
         except OSError as error:
             raise _explained(self.path, error) from None
 

@@ -18,7 +18,10 @@ from queuectld.errors import BadJsonError, BadRequestError, QueueCTLError, Unkno
 from queuectld.protocol.words import OPERATIONS
 
 Reply = TypeVar("Reply", bound=msgspec.Struct)
-RequestId = int | str
+# Every line of a stream carries it.
+RequestId = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
+# No more jobs fit into a line; other things might.
+JOBS_LIMIT: Final = 65_536
 VisibleState = Literal["pending", "processing", "completed", "failed", "dead", "cancelled"]
 StreamName = Literal["stdout", "stderr"]
 Instant = str
@@ -182,6 +185,8 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     output_missing: int
     leftovers: tuple[str, ...]
     message: str | None
+    # Where its output is, on the daemon's host; null until the first byte. While a limit cuts it, only the first half.
+    output_file: str | None = None
 
 
 class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
@@ -399,7 +404,7 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     until: float | None = None
     ended_since: float | None = None
     # A glob over the command.
-    command: str | None = None
+    command: Annotated[str, Meta(max_length=4096)] | None = None
     exit_code: int | None = None
     # Of dead ones: those already dealt with, or those not.
     seen: bool | None = None
@@ -432,7 +437,7 @@ class Enqueue(Request[Enqueued], frozen=True, kw_only=True, tag="enqueue"):
 
     changes: ClassVar[bool] = True
 
-    jobs: tuple[msgspec.Raw, ...] = ()
+    jobs: Annotated[tuple[msgspec.Raw, ...], Meta(max_length=JOBS_LIMIT)] = ()
     # Takes the jobs staged under this key first.
     staged: str | None = None
     submission: Submission = Submission()
@@ -451,7 +456,7 @@ class Stage(Request[Staged], frozen=True, kw_only=True, tag="stage"):
     changes: ClassVar[bool] = True
 
     key: Name
-    jobs: tuple[msgspec.Raw, ...] = ()
+    jobs: Annotated[tuple[msgspec.Raw, ...], Meta(max_length=JOBS_LIMIT)] = ()
     # A piece of an input, for ``{"staged": key}`` in ``stdin`` or ``script``.
     data: str | None = None
     b64: bytes | None = None
@@ -711,9 +716,13 @@ def _diagnose(line: bytes, error: Exception) -> Unreadable:
         # The number in front is often all there is to tell which request it was.
         found = _PARTIAL_ID.match(line)
         return Unreadable(int(found[1]) if found else None, BadJsonError(f"not JSON: {reason}"))
-    known = envelope.id if isinstance(envelope.id, int | str) and not isinstance(envelope.id, bool) else None
-    if known is None:
-        return Unreadable(None, BadRequestError("a request needs an `id`, a number or a text", path="$.id"))
+    try:
+        known = msgspec.convert(envelope.id, RequestId)
+    except msgspec.ValidationError:
+        complaint = "a request needs an `id`, an integer up to 2**53 or a text of at most 128 characters"
+        return Unreadable(None, BadRequestError(complaint, path="$.id"))
+    if isinstance(error, UnicodeDecodeError):
+        return Unreadable(known, BadJsonError(f"not UTF-8: {error}"))
     if envelope.op not in OPERATIONS:
         return Unreadable(known, UnknownOpError(f"there is no operation {envelope.op!r}", path="$.op"))
     return Unreadable(known, explain(error, REQUESTS[envelope.op]))

@@ -62,6 +62,7 @@ ERROR_CODES: Final = (
     "store_damaged",
     "store_locked",
     "store_too_new",
+    "too_many_clients",
     "unauthenticated",
     "unknown_op",
     "unsupported",

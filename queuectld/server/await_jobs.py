@@ -71,20 +71,25 @@ class Waiter:
         query = await self._desk.ledger.read(lambda reader: selection.query(reader, self._request.select))
         after: int | None = None
         while self._may_go_on():
-            page = await self._desk.ledger.read(partial(_page, query=query, after=after))
-            for job in page.jobs:
-                if not self._may_go_on():
-                    break
-                if job.state in self._until:
-                    await self._tell(job, job.state)
-                else:
-                    self._waiting.add(job.seq)
+            async with self._outlet.turn:
+                page = await self._desk.ledger.read(partial(_page, query=query, after=after))
+                await self._sort(page.jobs)
             after = page.after
             if after is None:
                 break
         early, self._early = self._early or {}, None
         for seq, state in early.items():
             self._arrive(seq, state)
+
+    async def _sort(self, jobs: Sequence[Job]) -> None:
+        """Tell those that are there already; wait for the others."""
+        for job in jobs:
+            if not self._may_go_on():
+                return
+            if job.state in self._until:
+                await self._tell(job, job.state)
+            else:
+                self._waiting.add(job.seq)
 
     def _committed(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -106,14 +111,17 @@ class Waiter:
 
     async def _tell_arrived(self) -> None:
         while self._arrived and self._may_go_on():
-            arrived = [divmod(number, len(_STATES)) for number in self._arrived[:_PAGE]]
-            jobs = await self._desk.ledger.read(partial(_by_seq, seqs=[seq for seq, _ in arrived]))
-            for seq, state in arrived:
-                if seq in jobs:
-                    await self._tell(jobs[seq], _STATES[state])
-                if not self._may_go_on():
-                    return
-            del self._arrived[: len(arrived)]
+            async with self._outlet.turn:
+                await self._tell_page([divmod(number, len(_STATES)) for number in self._arrived[:_PAGE]])
+
+    async def _tell_page(self, arrived: Sequence[tuple[int, int]]) -> None:
+        jobs = await self._desk.ledger.read(partial(_by_seq, seqs=[seq for seq, _ in arrived]))
+        for seq, state in arrived:
+            if seq in jobs:
+                await self._tell(jobs[seq], _STATES[state])
+            if not self._may_go_on():
+                return
+        del self._arrived[: len(arrived)]
 
     async def _tell(self, job: Job, state: State) -> None:
         if state is State.DELETED:

@@ -66,6 +66,7 @@ class Conversation:
         self._streams: dict[RequestId | None, Outlet] = {}
         # Who waits for the end of a stream.
         self._stops: dict[RequestId | None, list[RequestId | None]] = {}
+        self._turn = asyncio.Lock()
         self._long = 0
         self._writes = 0
         self._reading = False
@@ -211,7 +212,7 @@ class Conversation:
         if complaint is not None:
             self._fill(self._slot(), _answer(request_id, complaint))
             return
-        outlet = Outlet(partial(self._emit, request_id))
+        outlet = Outlet(partial(self._emit, request_id), self._turn)
         if self._ending:
             outlet.hang_up()
         self._streams[request_id] = outlet
@@ -234,8 +235,10 @@ class Conversation:
         self._send(b"".join([_answer(request_id, result), *(_answer(stop, Stopped()) for stop in stops)]))
 
     async def _emit(self, request_id: RequestId | None, event: msgspec.Struct) -> None:
+        # All that wait are woken at once, and the first may fill it again.
+        while not self._wire.room.is_set():
+            await self._wire.room.wait()
         self._wire.send(encode(Streamed(id=_known(request_id), event=event)))
-        await self._wire.room.wait()
 
     def _begin(self, work: Coroutine[Any, Any, None], kind: set[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(work)

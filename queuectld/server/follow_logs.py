@@ -58,18 +58,20 @@ class Follower:
         # One look at each that has news, then the next round: a chatty job does not keep the others waiting.
         for seq in [seq for seq in self._order if seq in self._dirty]:
             self._dirty.discard(seq)
-            look = await self._desk.ledger.read(
-                partial(
-                    logs.look,
-                    request=self._request,
-                    place=self._open[seq],
-                    output_dir=self._desk.output_dir,
-                    limit=self._desk.config.output_limit,
-                )
-            )
-            await self._take(seq, look)
+            async with self._outlet.turn:
+                await self._take(seq, await self._look(seq))
             if self._outlet.stopping:
                 return
+
+    async def _look(self, seq: int) -> Look:
+        work = partial(
+            logs.look,
+            request=self._request,
+            place=self._open[seq],
+            output_dir=self._desk.output_dir,
+            limit=self._desk.config.output_limit,
+        )
+        return await self._desk.ledger.read(work)
 
     async def _take(self, seq: int, look: Look) -> None:
         self._open[seq] = look.place

@@ -11,9 +11,12 @@ import msgspec
 class Outlet:
     """What a stream writes to, and where it waits for news."""
 
-    def __init__(self, emit: Callable[[msgspec.Struct], Awaitable[None]]) -> None:
-        """`emit` sends one event and returns when the client has room for another."""
+    def __init__(self, emit: Callable[[msgspec.Struct], Awaitable[None]], turn: asyncio.Lock) -> None:
+        """`emit` sends one event, when the client has room for it; `turn` is shared with its other streams."""
         self._emit = emit
+        # Held from reading a page to having sent it: however many streams a client has that does not read, one page
+        # is kept for it.
+        self.turn = turn
         self._news = asyncio.Event()
         # The client asked for the end, or will not say anything more: then nothing is waited for.
         self.stopping = False

@@ -1,6 +1,6 @@
 """Listens, greets, admits, and lets go: the front of the daemon.
 
-server = Server(desk, hello_timeout=5.0)
+server = Server(desk, clients=1000)
 await server.start()   # socket, mode, group and TCP as configured
 …
 await server.stop()
@@ -37,10 +37,15 @@ log = structlog.get_logger()
 class Server:
     """All connections of clients. Belongs to the loop's thread."""
 
-    def __init__(self, desk: Desk, *, hello_timeout: float = 5.0) -> None:
-        """`desk` is what requests are answered from; over TCP a token has to come within `hello_timeout` seconds."""
+    def __init__(self, desk: Desk, *, clients: int, hello_timeout: float = 5.0) -> None:
+        """`desk` is what requests are answered from; at most so many `clients` may be connected at once.
+
+        Over TCP a token has to come within `hello_timeout` seconds.
+        """
         self.ledger = desk.ledger
         self._desk = desk
+        self._clients = clients
+        self._crowded = False
         self._hello_timeout = hello_timeout
         self._sessions: set[Session] = set()
         self._unix: UnixListener | None = None
@@ -141,10 +146,17 @@ class Server:
             log.warning("A client showed a wrong token", event_name="client.refused")
             raise
 
-    def opened(self, session: Session) -> None:
-        """Count a client."""
+    def opened(self, session: Session) -> bool:
+        """Count a client; False: there are too many."""
+        if len(self._sessions) >= self._clients:
+            if not self._crowded:
+                log.warning("Too many clients", event_name="client.refused", count=self._clients)
+            self._crowded = True
+            return False
+        self._crowded = False
         self._sessions.add(session)
         self._desk.connections = len(self._sessions)
+        return True
 
     def closed(self, session: Session) -> None:
         """Count it no more."""

@@ -9,9 +9,9 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from queuectld.errors import LineTooLongError, QueueCTLError
-from queuectld.protocol.codec import LineBuffer, TooLong
-from queuectld.protocol.messages import AnyRequest, RequestId, Unreadable, decode_request
+from queuectld.errors import LineTooLongError, QueueCTLError, TooManyClientsError
+from queuectld.protocol.codec import LineBuffer, TooLong, encode
+from queuectld.protocol.messages import AnyRequest, Failed, RequestId, Unreadable, decode_request, error_body
 from queuectld.protocol.words import LINE_LIMIT
 from queuectld.server.conversation import Conversation
 from queuectld.server.desk import Ledger
@@ -36,8 +36,8 @@ class Host(Protocol):
     def plan(self, session: Session, request: AnyRequest) -> Plan:
         """Decide what a request needs. Raises `QueueCTLError`."""
 
-    def opened(self, session: Session) -> None:
-        """Count a client."""
+    def opened(self, session: Session) -> bool:
+        """Count a client; False: there are too many."""
 
     def closed(self, session: Session) -> None:
         """Count it no more."""
@@ -73,11 +73,14 @@ class Session(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  (what a server of streams gets)
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER)
+        if not self._host.opened(self):
+            transport.write(encode(Failed(id=None, error=error_body(TooManyClientsError()))))
+            transport.close()
+            return
         if self._identify is not None:
             self.peer = self._identify(transport.get_extra_info("socket"))
         else:
             self._timer = asyncio.get_running_loop().call_later(self._hello_timeout, self._no_hello)
-        self._host.opened(self)
         transport.write(self._host.greeting(self))
 
     def data_received(self, data: bytes) -> None:

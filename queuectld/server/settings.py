@@ -40,12 +40,13 @@ async def unset_key(desk: Desk, request: ConfigUnset, user: str, settled: Callab
 
 
 async def start_workers(desk: Desk, request: WorkerStart, user: str, settled: Callable[[], None]) -> Workers:
-    """Set the bound of the pool and start that many; without a number, what is configured but for `worker_stop`."""
+    """Set the bound of the pool and start that many; without a number, as many as before `worker_stop`."""
     del settled
-    if request.count is not None:
-        await _bound(desk, request.count, user)
+    now, count = desk.clock(), request.count
+    if count is not None:
+        await _bound(desk, lambda old: old.with_override("workers", count, user, now), user)
     elif desk.config.workers == 0:
-        await _take_up(desk, lambda old: old.without_override("workers"), "config.unset", "workers", user)
+        await _bound(desk, lambda old: old.resumed(user, now), user)
     desk.control.start_workers(desk.control.limit)
     return list_workers(desk)
 
@@ -53,7 +54,8 @@ async def start_workers(desk: Desk, request: WorkerStart, user: str, settled: Ca
 async def stop_workers(desk: Desk, request: WorkerStop, user: str, settled: Callable[[], None]) -> Workers:
     """Let no worker run any more; what runs may end, or goes back to its queue."""
     del settled
-    await _bound(desk, 0, user)
+    now = desk.clock()
+    await _bound(desk, lambda old: old.paused(user, now), user)
     if request.now:
         desk.control.interrupt_all()
     return list_workers(desk)
@@ -64,9 +66,8 @@ def list_workers(desk: Desk) -> Workers:
     return Workers(limit=desk.control.limit, workers=tuple(desk.control.workers()))
 
 
-async def _bound(desk: Desk, count: int, user: str) -> None:
-    now = desk.clock()
-    await _take_up(desk, lambda old: old.with_override("workers", count, user, now), "config.set", "workers", user)
+async def _bound(desk: Desk, change: Callable[[Loaded], Loaded], user: str) -> None:
+    await _take_up(desk, change, "config.set", "workers", user)
 
 
 async def _take_up(desk: Desk, change: Callable[[Loaded], Loaded], event: str, key: str, user: str) -> None:

@@ -23,8 +23,9 @@ async def tell_events(desk: Desk, request: Events, outlet: Outlet) -> EventsEnd:
         left = request.limit
         while not outlet.stopping:
             size = _PAGE if left is None else min(_PAGE, left)
-            history = await desk.ledger.read(partial(_page, start=start, size=size, seq=seq))
-            start = await _send(history, start, outlet)
+            async with outlet.turn:
+                history = await desk.ledger.read(partial(_page, start=start, size=size, seq=seq))
+                start = await _send(history, start, outlet)
             if left is not None:
                 left -= len(history.entries)
             if left == 0 or (len(history.entries) < size and not request.follow):

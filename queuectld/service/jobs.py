@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
+from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import VISIBLE, Job, State
 from queuectld.errors import BadRequestError, QueueCTLError
-from queuectld.protocol.messages import Count, CountJobs, GetJob, JobDetail, Jobs, ListJobs, Selector
+from queuectld.protocol.messages import AttemptView, Count, CountJobs, GetJob, JobDetail, Jobs, ListJobs, Selector
 from queuectld.service import selection
 from queuectld.service.environment import unpack_environment
 from queuectld.service.logs import tail
+from queuectld.service.output_files import output_base
 from queuectld.service.views import Lens, attempt_view, job_view, spec_view
 from queuectld.store.base import Query, Reader
 
@@ -32,10 +36,15 @@ def detail(reader: Reader, request: GetJob, lens: Lens, output_dir: Path, output
     return JobDetail(
         job=job_view(job, lens),
         spec=spec_view(job, with_env=request.with_env),
-        history=tuple(map(attempt_view, reader.attempts_of(job.seq))),
+        history=tuple(_attempt(attempt, job, output_dir) for attempt in reader.attempts_of(job.seq)),
         env=_environment(reader, job, with_values=request.with_env),
         output_tail=tail(reader, job, request.tail, output_dir, output_limit),
     )
+
+
+def _attempt(attempt: Attempt, job: Job, output_dir: Path) -> AttemptView:
+    file = output_base(output_dir, job.seq, attempt.number).with_suffix(".log")
+    return replace(attempt_view(attempt), output_file=str(file) if file.exists() else None)
 
 
 def _environment(reader: Reader, job: Job, *, with_values: bool) -> dict[str, str | None]:

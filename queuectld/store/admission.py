@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
-from difflib import get_close_matches
 
 from queuectld.domain.ids import job_id
 from queuectld.domain.job import Job, State
+from queuectld.domain.wording import nearest
 from queuectld.store.base import Entry
 
 # Tells which of some ids are in use.
@@ -71,5 +71,5 @@ def same_request(job: Job, was: Job) -> bool:
 
 def no_such_queue(name: str, declared: Collection[str]) -> str:
     """Return for people what is wrong with the name of a queue."""
-    near = get_close_matches(name, declared, 1)
-    return f"there is no queue '{name}'" + (f" (did you mean '{near[0]}'?)" if near else "")
+    near = nearest(name, declared)
+    return f"there is no queue '{name}'" + (f" (did you mean '{near}'?)" if near else "")

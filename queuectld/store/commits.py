@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from msgspec.structs import replace
@@ -118,7 +118,9 @@ class Commits(SqliteReader):
         if self._database.closed:
             return
         try:
-            self.checkpoint(truncate=True)
+            # On a full disk the log stays, and holds everything.
+            with suppress(DiskFullError):
+                self.checkpoint(truncate=True)
         finally:
             self._database.close()
 

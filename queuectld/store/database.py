@@ -20,6 +20,9 @@ _BUSY: Final = 2000
 _CACHE: Final = 8192
 _READER_CACHE: Final = 1024
 
+# Bytes to which the log is cut when it begins anew, after a long reader made it grow.
+_LOG_SIZE: Final = 20_000_000
+
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # After a failed fsync nobody knows what is on disk, whatever the reason was.
 _FSYNC: Final = frozenset({apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC})
@@ -62,6 +65,7 @@ class Database:
             if self.run("PRAGMA journal_mode = WAL") != [("wal",)]:
                 raise StoreError(f"the database {self.path} cannot have a write-ahead log: is it on a network share?")
             self.run("PRAGMA synchronous = FULL")
+            self.run(f"PRAGMA journal_size_limit = {_LOG_SIZE}")
         # Replaces SQLite's own checkpoints, which would come in the middle of the work.
         self._connection.wal_autocheckpoint(0)
         if not readonly:

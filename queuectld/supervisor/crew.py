@@ -209,19 +209,7 @@ class Crew:
     def spawn(self, orphan_timeout: float) -> Worker | None:
         """Start a worker; None if the host cannot start one now."""
         name = self._free_name()
-        argv = [
-            *(
-                sys.executable,
-                "-P",
-                "-m",
-                "queuectld.worker",
-                "--state",
-                str(self._world.state.path),
-                "--store",
-                self._world.store,
-            ),
-            *("--name", name, "--orphan-timeout", str(orphan_timeout)),
-        ]
+        argv = [sys.executable, *self._marks(), "--name", name, "--orphan-timeout", str(orphan_timeout)]
         with self.household.lock:
             try:
                 pid = self._spawn(argv)
@@ -234,6 +222,24 @@ class Crew:
         worker = self.register(name, pid, procfs.start_time(pid) or 0, Link(self._world.store))
         log.info("Worker started", event_name="worker.started", worker_id=name, worker_pid=pid)
         return worker
+
+    def _marks(self) -> list[str]:
+        """By which a worker of ours is known in the list of processes."""
+        return ["-P", "-m", "queuectld.worker", "--state", str(self._world.state.path), "--store", self._world.store]
+
+    def find(self) -> list[Worker]:
+        """Take up those workers of an earlier daemon that are not known yet; they will come back, or be ended."""
+        marks = [os.fsencode(word) for word in self._marks()]
+        found = {
+            process.pid: process
+            for process in procfs.processes()
+            if process.alive and process.pid not in self._workers and _is_ours(process.pid, marks)
+        }
+        # A child of a worker that is about to become a command looks like it for a moment.
+        workers = [process for process in found.values() if process.ppid not in found.keys() | self._workers.keys()]
+        return [
+            self.register(self._free_name(), process.pid, process.start, Link(self._world.store)) for process in workers
+        ]
 
     def _spawn(self, argv: list[str]) -> int:
         errors = os.open(
@@ -328,3 +334,8 @@ class Crew:
             self._loop.remove_reader(worker.pidfd)
             os.close(worker.pidfd)
             worker.pidfd = -1
+
+
+def _is_ours(pid: int, marks: list[bytes]) -> bool:
+    words = procfs.command_line(pid)
+    return words[1 : len(marks) + 1] == marks and procfs.owner(pid) == os.geteuid()

@@ -79,6 +79,8 @@ class Supervisor:
         for attempt in await self._records.live_attempts():
             await self._take_over(attempt, boot_id)
         self._world.state.prune_input(frozenset(w.link.token for w in self._crew if w.link.token is not None))
+        for worker in self._crew.find():
+            self._await(worker)
         # Not before: a worker whose attempt is not known here yet would be told to drop it.
         await self._crew.listen()
         self._health.start()

@@ -19,6 +19,7 @@ _PHASES: Final = {
     Phase.STARTING: "starting",
     Phase.IDLE: "idle",
     Phase.CLAIMING: "idle",
+    Phase.PREPARING: "running",
     Phase.RUNNING: "running",
     Phase.SETTLING: "running",
     Phase.GONE: "stopping",

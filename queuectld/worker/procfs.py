@@ -107,6 +107,23 @@ def _environ(pid: str) -> bytes:
         return b""
 
 
+def command_line(pid: int) -> list[bytes]:
+    """Return the words that a process was started with; none if it is gone or a zombie."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
+            return file.read().split(b"\0")[:-1]
+    except OSError:
+        return []
+
+
+def owner(pid: int) -> int | None:
+    """Return the user whose rights a process has, None if it is gone."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+
+
 def boot_id() -> str:
     """Return what names this boot of the host."""
     with open("/proc/sys/kernel/random/boot_id") as file:

@@ -32,6 +32,7 @@ def refuse(code, message="no", **more):
         ("bad_request", 2),
         ("disk_full", 75),
         ("draining", 75),
+        ("too_many_clients", 75),
         ("duplicate_id", 4),
         ("duplicate_key", 4),
         ("forbidden", 77),

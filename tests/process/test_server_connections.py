@@ -60,7 +60,7 @@ def until(condition):
         (b'{"id":1,"op":"list","limit":0}', "bad_request", 1),
         (b'{"id":1,"op":"list","limit":1e400}', "bad_request", 1),
         (b'{"id":1,"op":"list","limit":NaN}', "bad_json", 1),
-        (b'{"id":1,"op":"get","job":"\xff\xfe"}', "bad_request", 1),
+        (b'{"id":1,"op":"get","job":"\xff\xfe"}', "bad_json", 1),
         (b"\x00\x01\x02\xff", "bad_json", None),
         (b'{"id":1,"op":"ping","x":' + b"[" * 5000 + b"]" * 5000 + b"}", "bad_json", 1),
         (b'{"id":' + b"9" * 5000 + b',"op":"ping"}', "bad_request", None),

@@ -340,6 +340,14 @@ def test_workers_stop_and_start_again(rig, client):
     assert client.ok(op="config_list", keys=["workers"])["settings"][0]["origin"] == "default"
 
 
+def test_workers_start_again_as_many_as_there_were(rig, client):
+    client.ok(op="worker_start", count=3)
+    client.ok(op="worker_stop")
+    client.ok(op="worker_start")
+
+    assert client.ok(op="config_list", keys=["workers"])["settings"][0]["value"] == 3
+
+
 def test_keys_are_set_and_unset(client):
     setting = client.ok(op="config_set", key="max-retries", value="5")["settings"][0]
     assert (setting["value"], setting["origin"]) == (5, "override")
@@ -393,6 +401,45 @@ def test_one_request_names_ten_thousand_jobs_at_most(client):
 
     assert len(answer["refused"]) == 10_000
     assert (refusal["code"], refusal["path"]) == ("bad_request", "$.select.ids")
+
+
+def test_a_megabyte_of_bad_jobs_holds_nobody_up(rig, client):
+    jobs = [{"commnad": "true", f"f{number}": 1} for number in range(20_000)]
+
+    client.send(op="enqueue", jobs=jobs)
+    begin = time.monotonic()
+    rig.connect().ok(op="status")
+    took = time.monotonic() - begin
+
+    refused = client.receive()["ok"]["refused"]
+    assert len(refused) == len(jobs)
+    assert "did you mean" in refused[0]["message"]
+    assert took < 2
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"op": "ping", "x" * 900_000: 1},
+        {"op": "get", "job": "x" * 900_000},
+        {"op": "x" * 900_000},
+        {"op": "config_list", "keys": ["x" * 900_000]},
+        {"op": "list", "select": {"command": "x" * 900_000}},
+        {"op": "enqueue", "jobs": [{"command": "true", "x" * 900_000: 1}]},
+    ],
+)
+def test_what_is_wrong_with_a_megabyte_is_told_in_a_few_words(client, request_):
+    error = client.error(**request_)
+
+    assert len(error["message"]) <= 1000
+    assert len(error.get("path") or "") <= 256
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "3000-01-01T00:00:00Z"])
+def test_a_time_that_no_clock_will_show_is_refused(client, moment):
+    error = client.error(op="enqueue", jobs=[{"command": "true", "run_at": moment}])
+
+    assert (error["code"], error["path"]) == ("bad_request", "$.jobs[0].run_at")
 
 
 def test_a_key_that_comes_back_with_other_jobs_is_refused(client):

@@ -372,3 +372,27 @@ def test_large_jobs_of_several_states_come_in_their_order(path):
 
     assert [seq for page in pages for seq in page] == list(range(1, 13))
     drive.store.close()
+
+
+# The log.
+
+
+def test_the_log_becomes_small_again_after_a_reader_has_held_it_up(path):
+    drive = Driver(open_store(path))
+    drive.add(draft())
+    log, reader = path.with_name("queue.db-wal"), open_reader(path)
+
+    def store_megabytes(count):
+        for _ in range(count):
+            drive.add(draft(command="x" * 1_000_000))
+
+    with reader.snapshot():
+        reader.counts()
+        store_megabytes(40)
+        assert log.stat().st_size > 40_000_000
+    drive.store.checkpoint()
+    store_megabytes(1)
+
+    assert log.stat().st_size <= 20_000_000
+    reader.close()
+    drive.store.close()

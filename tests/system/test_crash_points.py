@@ -7,6 +7,7 @@ commit and its message (`sendto`), at the start of a worker (`vfork`), at the re
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -34,17 +35,20 @@ CALLS: Final = {
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(3600 if os.environ.get("QUEUECTL_TESTS_EVERY_CALL") else 300),
     pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace"),
 ]
 
 
 def growing() -> Iterator[int]:
-    """Yield 1, 2, 3, 4, 6, 8, 11, 14, …: every early call, and some of the many alike that follow."""
+    """Yield 1, 2, 3, 4, 6, 9, 13, 19, …: every early call, and some of the many alike that follow.
+
+    With ``QUEUECTL_TESTS_EVERY_CALL=1`` it is each of them: `tests/run tests/system/test_crash_points.py`, in an hour.
+    """
     number = 1
     while True:
         yield number
-        number += max(1, number // 3)
+        number += 1 if os.environ.get("QUEUECTL_TESTS_EVERY_CALL") else max(1, number // 2)
 
 
 def strace(calls: str, number: int) -> tuple[str, ...]:

@@ -309,3 +309,16 @@ def test_any_value_is_read_or_refused_and_what_was_read_is_read_again_the_same(f
         refusal = None
 
     assert values.read_value(key, read) == read if refusal is None else key.name in refusal
+
+
+def test_workers_that_were_stopped_come_back_as_many_as_they_were(sources):
+    started = sources.load().with_override("workers", 3, "alice", 1.0)
+    started.paused("bob", 2.0).paused("bob", 3.0).write_overrides(sources.overrides)
+    stopped = sources.load()
+
+    assert stopped.config.workers == 0
+    assert stopped.resumed("carol", 4.0).config.workers == 3
+    assert (
+        sources.load("workers = 5").without_override("workers").paused("bob", 1.0).resumed("bob", 2.0).config.workers
+        == 5
+    )

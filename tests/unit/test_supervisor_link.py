@@ -21,6 +21,7 @@ from queuectld.protocol.worker_messages import (
     Stop,
     Welcome,
 )
+from queuectld.supervisor import views
 from queuectld.supervisor.link import (
     Available,
     Await,
@@ -369,7 +370,7 @@ FACTS = st.sampled_from(
 
 
 @given(st.lists(FACTS, max_size=40))
-def test_whatever_happens_an_attempt_is_neither_forgotten_nor_given_twice(facts):  # noqa: C901, PLR0912 - one branch a fact
+def test_whatever_happens_an_attempt_is_neither_forgotten_nor_given_twice(facts):  # noqa: C901, PLR0912, PLR0915 - one branch a fact
     """Drive a link as a world may that keeps to the rules of the store; count what it lets happen to each token."""
     link, token, pending, open_tokens = Link(STORE), 0, None, set()
     for fact in facts:
@@ -406,7 +407,7 @@ def test_whatever_happens_an_attempt_is_neither_forgotten_nor_given_twice(facts)
                 open_tokens.discard(ended)
                 if kind is GiveBack:
                     actions = link.given_back()
-                elif fact == "next" and kind is Settle and not link.dead:
+                elif fact == "next" and kind is Settle:
                     token += 1
                     open_tokens.add(token)
                     actions = link.settled(ended, recorded=True, claimed=token)
@@ -437,3 +438,7 @@ def test_a_greeting_does_not_disturb_what_is_on_its_way_to_the_store(phase):
 
     assert sent(link.hello(hello())) == [Welcome(protocol=1, store=STORE)]
     assert link.phase is phase
+
+
+def test_clients_are_told_a_word_for_every_phase():
+    assert set(views._PHASES) == set(Phase)

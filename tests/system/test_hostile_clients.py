@@ -1,0 +1,236 @@
+"""Clients that are broken, or mean harm: each is answered or left alone, the others do not notice, memory stays."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import psutil
+import pytest
+
+from tests.system.livedaemon import LiveDaemon
+from tests.system.waiting import wait_for
+from tests.system.wire import Wire
+
+# What somebody else waits for an answer at most meanwhile, in seconds.
+PATIENCE = 0.1
+MIB = 1024 * 1024
+DEEP = "[" * 5000 + "]" * 5000
+
+# A line, and the code of its answer.
+LINES = {
+    "no UTF-8": (b"\xff\xfe\xfd", "bad_json"),
+    "NUL bytes": (b"\0\0\0\0", "bad_json"),
+    "binary garbage": (bytes(range(11, 256)), "bad_json"),
+    "no UTF-8 in a text": (b'{"id":1,"op":"get","job":"\xff"}', "bad_json"),
+    "half a surrogate": (b'{"id":1,"op":"get","job":"\\ud800"}', "bad_json"),
+    "half a surrogate in a job": (b'{"id":1,"op":"enqueue","jobs":[{"command":"echo \\udfff"}]}', "bad_json"),
+    "no JSON": (b"{'id': 1}", "bad_json"),
+    "half an object": (b'{"id":1,"op":"ping"', "bad_json"),
+    "two objects": (b'{"id":1,"op":"ping"}{"id":2,"op":"ping"}', "bad_json"),
+    "no object": (b'"ping"', "bad_request"),
+    "nothing but nesting": (DEEP.encode(), "bad_request"),
+    "a nested id": (b'{"id":%s,"op":"ping"}' % DEEP.encode(), "bad_json"),
+    "a nested job": (b'{"id":1,"op":"enqueue","jobs":[{"command":"true","env":%s}]}' % DEEP.encode(), "bad_json"),
+    "a nested value": (b'{"id":1,"op":"config_set","key":"workers","value":%s}' % DEEP.encode(), "bad_json"),
+    "a value nested less": (
+        b'{"id":1,"op":"config_set","key":"workers","value":%s}' % (b"[" * 400 + b"]" * 400),
+        "bad_config",
+    ),
+    "not a number": (b'{"id":1,"op":"list","limit":NaN}', "bad_json"),
+    "infinity": (b'{"id":1,"op":"enqueue","jobs":[{"command":"true","delay":1e999}]}', "bad_request"),
+    "a huge limit": (b'{"id":1,"op":"list","limit":1%s}' % (b"0" * 400), "bad_request"),
+    "a huge id": (b'{"id":1%s,"op":"ping"}' % (b"0" * 4000), "bad_request"),
+    "a huge priority": (
+        b'{"id":1,"op":"enqueue","jobs":[{"command":"true","priority":1%s}]}' % (b"0" * 99),
+        "bad_request",
+    ),
+    "a long id": (b'{"id":"%s","op":"ping"}' % (b"x" * 129), "bad_request"),
+    "an operation twice": (b'{"id":1,"op":"ping","op":"frobnicate"}', "unknown_op"),
+    "an unknown operation": (b'{"id":1,"op":"%s"}' % (b"x" * 1000), "unknown_op"),
+    "an unknown field": (b'{"id":1,"op":"ping","please":true}', "bad_request"),
+    "no id": (b'{"op":"ping"}', "bad_request"),
+    "an id that is none": (b'{"id":true,"op":"ping"}', "bad_request"),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_that_is_no_request_is_answered_and_the_connection_lives(daemon: LiveDaemon, line: str) -> None:
+    data, code = LINES[line]
+    with daemon.wire() as wire:
+        wire.raw(data + b"\n")
+        answer = wire.line()
+
+        assert answer.get("error", {}).get("code") == code, answer
+        assert len(json.dumps(answer)) < 4096
+        assert wire.call("ping")["version"]
+        assert daemon.counts() == {}
+
+
+def test_a_field_that_comes_twice_counts_once(daemon: LiveDaemon) -> None:
+    with daemon.wire() as wire:
+        wire.raw(b'{"id":1,"id":2,"op":"enqueue","jobs":[{"command":"false","command":"true"}]}\n')
+
+        assert len(wire.line()["ok"]["jobs"]) == 1
+        assert sum(wire.counts().values()) == 1
+
+
+def test_a_request_may_come_byte_by_byte(daemon: LiveDaemon) -> None:
+    with daemon.wire() as wire:
+        for byte in b'{"id":"slow","op":"ping"}\r\n\n':
+            wire.raw(bytes([byte]))
+
+        assert wire.line()["id"] == "slow"
+
+
+def test_half_a_line_keeps_nobody_from_anything(daemon: LiveDaemon) -> None:
+    with daemon.wire() as half, daemon.wire() as wire:
+        half.raw(b'{"id":1,"op":"enq')
+
+        wire.call("wait", select={"ids": [wire.enqueue("true")]})
+
+    assert daemon.counts() == {"completed": 1}
+    assert daemon.stop() == 0
+
+
+def memory(daemon: LiveDaemon) -> float:
+    """Return MiB that the daemon has for itself."""
+    assert daemon.process is not None
+    return psutil.Process(daemon.process.pid).memory_full_info().uss / MIB
+
+
+@contextmanager
+def others_are_served(daemon: LiveDaemon) -> Iterator[list[float]]:
+    """Ask the daemon all the time meanwhile; yields how long the answers took, in seconds."""
+    took: list[float] = []
+    over = threading.Event()
+
+    def ask() -> None:
+        with daemon.wire() as wire:
+            while not over.is_set():
+                for request in ({"op": "status"}, {"op": "list", "limit": 10}, {"op": "enqueue", "jobs": LATER}):
+                    begin = time.perf_counter()
+                    wire.call(**request)
+                    took.append(time.perf_counter() - begin)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield took
+    finally:
+        over.set()
+        asking.join()
+    assert took
+
+
+LATER = [{"command": "true", "delay": 3600}]
+
+
+def served_in_time(took: list[float]) -> bool:
+    """Whether nearly all were: the machine that runs the tests does other things, too."""
+    return sorted(took)[int(len(took) * 0.98)] < PATIENCE
+
+
+def test_a_line_of_a_hundred_megabytes_costs_no_memory_and_no_time(daemon: LiveDaemon) -> None:
+    before = memory(daemon)
+    with daemon.wire() as wire, others_are_served(daemon) as took:
+        for _ in range(100):
+            wire.raw(b"x" * MIB)
+        meanwhile = memory(daemon)
+        refusal = wire.line()
+        wire.raw(b"\n")
+
+        assert wire.call("ping")
+
+    assert refusal["error"]["code"] == "line_too_long"
+    assert meanwhile - before < 8
+    assert served_in_time(took)
+
+
+def test_two_thousand_clients_that_say_nothing_are_borne(daemon: LiveDaemon) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("this host allows too few files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    before = memory(daemon)
+    with ExitStack() as stack, others_are_served(daemon) as took:
+        for _ in range(2000):
+            stack.enter_context(daemon.wire())
+        with daemon.wire() as wire:
+            assert wire.call("status")["connections"] >= 2000
+            wire.call("wait", select={"ids": [wire.enqueue("true")]})
+
+        assert memory(daemon) - before < 40
+    assert served_in_time(took)
+    with daemon.wire() as wire:
+        wait_for(lambda: wire.call("status")["connections"] == 1, "all are gone")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_clients_that_stay_cannot_take_the_files_that_the_queue_needs(new_daemon: Callable[..., LiveDaemon]) -> None:
+    daemon = new_daemon().start("prlimit", "--nofile=300:300")
+    with daemon.wire() as wire, ExitStack() as stack:
+        for _ in range(149):
+            stack.enter_context(daemon.wire())
+        refused = [stack.enter_context(daemon.wire()).greeting for _ in range(200)]
+
+        assert {line["error"]["code"] for line in refused} == {"too_many_clients"}
+        wire.call("wait", select={"ids": [wire.enqueue("true")]})
+        assert daemon.cli("status").code == 75
+
+    wait_for(lambda: daemon.cli("status").code == 0, "there is room again")
+    assert [line["event"] for line in daemon.log_lines()].count("client.refused") == 1
+
+
+def deaf(daemon: LiveDaemon, stack: ExitStack) -> Wire:
+    """Return a connection whose client will not read, with as little room between as can be."""
+    wire = stack.enter_context(daemon.wire())
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return wire
+
+
+def test_followers_that_stop_reading_cost_no_memory_and_no_time(new_daemon: Callable[..., LiveDaemon]) -> None:
+    daemon = new_daemon(output_limit=256 * MIB).start()
+    with daemon.wire() as wire:
+        loud = wire.enqueue("exec cat /dev/zero | tr '\\0' 'x' | fold -w 99 | head -c 200000000")
+        for _ in range(10):
+            wire.call("enqueue", jobs=LATER * 1000)
+        before = memory(daemon)
+        with ExitStack() as stack, others_are_served(daemon) as took:
+            followers = [deaf(daemon, stack) for _ in range(20)]
+            for follower in followers:
+                for start in range(20):
+                    follower.send("events", start=start, follow=True)
+                for _ in range(20):
+                    follower.send("logs", jobs=[loud], follow=True)
+                follower.send("wait", select={})
+            for _ in range(20):
+                wire.call("cancel", select={}, no_wait=True, dry_run=True)
+            daemon.wait_for_state(loud, "completed", deadline=120)
+            after = memory(daemon)
+
+    # Twenty connections, 41 streams each.
+    assert after - before < 40
+    assert served_in_time(took)
+
+
+def test_a_client_that_asks_and_does_not_read_is_asked_to_wait(daemon: LiveDaemon) -> None:
+    with daemon.wire() as wire:
+        wire.call("enqueue", jobs=[{"command": "true", "note": "x" * 4000, "delay": 60}] * 200)
+        before = memory(daemon)
+        with ExitStack() as stack, others_are_served(daemon) as took:
+            for _ in range(20):
+                asker = deaf(daemon, stack)
+                asker.socket.setblocking(False)
+                with suppress(BlockingIOError):
+                    while asker.socket.send(b'{"id":1,"op":"list","limit":1000}\n' * 100):
+                        pass
+            after = memory(daemon)
+
+    assert after - before < 40
+    assert served_in_time(took)
