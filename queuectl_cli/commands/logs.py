@@ -96,7 +96,9 @@ def _paths(app: App, ids: tuple[str, ...], options: dict[str, Any]) -> None:
 def _files(client: Client, name: str, which: int | str | None) -> list[Message]:
     found = client.request("get", job=name, tail=0)
     job, history = found["job"]["id"], found["history"]
-    chosen = history if which == "all" else history[-1:] if which is None else [a for a in history if a["number"] == which]
+    chosen = (
+        history if which == "all" else history[-1:] if which is None else [a for a in history if a["number"] == which]
+    )
     rows = [{"job": job, "attempt": a["number"], "path": a["output_file"]} for a in chosen if a["output_file"]]
     if not rows:
         raise CliError(f"there is no output of {f'attempt {which} of ' * isinstance(which, int)}job '{job}'")

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from queuectl_cli.client import Client, Message, settle
-from queuectl_cli.errors import CliError, UsageError
+from queuectl_cli.errors import CliError, LostError, UsageError
 from queuectl_cli.group import FamilyCommand
 from queuectl_cli.jobflags import duration
 from queuectl_cli.options import App, common
@@ -99,7 +99,7 @@ def _once(app: App, client: Client, fields: dict[str, Any], until: float | None,
         elif message.get("id") == number:
             answer = settle(message)
             if answer.get("stopped"):
-                raise CliError("the daemon ended the wait; it is stopping", code="draining", status=GOES_ON)
+                raise LostError("the daemon ended the wait; it is stopping", code="connection_lost")
             return max(told, list(answer["jobs"]), key=len)
 
 

@@ -324,7 +324,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[QueueView, ...]
     # Due time of the next job that waits for its time.
     next_due: Instant | None
-    # Age of the oldest job that could run and does not, in seconds.
+    # For how many seconds the job has been waiting that is next in its queue; of all queues the longest.
     oldest_waiting: float | None
     # Sentences about what is wrong; empty is healthy.
     problems: tuple[str, ...]

@@ -83,19 +83,22 @@ class Conversation:
         return len(self._slots) + len(self._streams) + self._long
 
     @property
+    def changing(self) -> bool:
+        """Whether a change of several steps is under way: what comes behind it is not even looked at before."""
+        return self._changing
+
+    @property
     def full(self) -> bool:
         """Whether nothing more is to be begun: too much is open, or the client does not read."""
         return self.open >= INFLIGHT_LIMIT or not self._wire.room.is_set()
 
     def may_start(self, plan: Plan) -> bool:
-        """Whether its turn has come."""
+        """Whether its turn has come, behind the connection's own changes."""
         match plan:
-            case Write() | Change():
-                return not self._changing
             case Read() | Reads():
-                return not (self._reading or self._writes or self._changing)
-            case Stream():
-                return not (self._writes or self._changing)
+                return not (self._reading or self._writes)
+            case Stream() | Change():
+                return not self._writes
             case _:
                 return True
 

@@ -156,7 +156,7 @@ class Session(asyncio.Protocol):
         held, self._held = self._held, None
         if held is not None:
             return held
-        while self._backlog and not self._conversation.full:
+        while self._backlog and not (self._conversation.full or self._conversation.changing):
             line = self._backlog.popleft()
             # Empty lines are what people at a terminal send.
             if isinstance(line, TooLong) or line.strip():

@@ -43,7 +43,7 @@ def detail(reader: Reader, request: GetJob, lens: Lens, output_dir: Path, output
 
 
 def _attempt(attempt: Attempt, job: Job, output_dir: Path) -> AttemptView:
-    file = output_base(output_dir, job.seq, attempt.number).with_suffix(".log")
+    file = Path(f"{output_base(output_dir, job.seq, attempt.number)}.log")
     return replace(attempt_view(attempt), output_file=str(file) if file.exists() else None)
 
 

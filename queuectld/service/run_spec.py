@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pwd
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -20,7 +21,7 @@ _USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Account(NamedTuple):
-    """Whose rights jobs run with, and the environment and directory that it begins with."""
+    """Whose rights jobs run with, and the environment and directory that they begin with."""
 
     name: str
     home: str
@@ -28,7 +29,7 @@ class Account(NamedTuple):
 
 
 def account(uid: int, environ: Mapping[str, str]) -> Account:
-    """Look up a user; one without an entry still gets what it takes to run."""
+    """Look up a user; one without an entry, or whose home cannot be entered, still gets what it takes to run."""
     try:
         entry = pwd.getpwuid(uid)
         name, home, shell = entry.pw_name, entry.pw_dir, entry.pw_shell
@@ -36,7 +37,8 @@ def account(uid: int, environ: Mapping[str, str]) -> Account:
         name, home, shell = str(uid), "/", "/bin/sh"
     kept = {key: environ[key] for key in environ if key in _KEPT or key.startswith("LC_")}
     own = {"PATH": _USUAL_PATH, "HOME": home, "USER": name, "LOGNAME": name, "SHELL": shell or "/bin/sh"}
-    return Account(name, home, own | kept)
+    # The accounts of services name homes that do not exist; their jobs begin where a login would.
+    return Account(name, home if os.access(home, os.X_OK) else "/", own | kept)
 
 
 class InputFiles(NamedTuple):

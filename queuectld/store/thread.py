@@ -219,12 +219,13 @@ class StoreThread:
         self._deliver(partial(self._tell, self._batcher.take_entries(), answers))
 
     def _tell(self, entries: Sequence[Entry], answers: Sequence[tuple[Done, Result]]) -> None:
+        tell = [partial(done, result) for done, result in answers]
         if entries:
-            self._publish(entries)
+            tell.insert(0, partial(self._publish, entries))
         failures = []
-        for done, result in answers:
+        for call in tell:
             try:
-                done(result)
+                call()
             except Exception as error:  # noqa: BLE001 - the others must hear of theirs first
                 failures.append(error)
         if failures:

@@ -292,7 +292,8 @@ class Crew:
 
     def _dead(self, worker: Worker) -> None:
         self.unwatch(worker)
-        self.watcher.on_death(worker)
+        if not worker.link.dead:
+            self.watcher.on_death(worker)
 
     def recognise(self, connection: WorkerConnection, hello: Hello) -> Worker | None:
         """Return who is at the other end, if it is who it says."""

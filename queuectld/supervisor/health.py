@@ -137,6 +137,7 @@ class Health:
             name=worker.name,
             phase=worker.link.phase,
             connected=worker.connection is not None,
+            dead=worker.link.dead,
             retiring=worker.link.retiring,
             idle_for=now - worker.since if worker.link.phase is Phase.IDLE else 0.0,
             silent_for=now - worker.heard_at,

@@ -28,6 +28,8 @@ class Picture(NamedTuple):
     name: str
     phase: Phase
     connected: bool = True
+    # Its process is gone; what is left of its attempt is being ended.
+    dead: bool = False
     retiring: bool = False
     idle_for: float = 0.0
     silent_for: float = 0.0
@@ -75,7 +77,7 @@ Action = Spawn | Retire | Kill
 
 def plan(workers: Sequence[Picture], limits: Limits) -> list[Action]:
     """Kill the sick, retire the bloated and the surplus, start the missing."""
-    living = [worker for worker in workers if worker.phase is not Phase.GONE]
+    living = [worker for worker in workers if worker.phase is not Phase.GONE and not worker.dead]
     kills = {worker.name: Kill(worker.name, why) for worker in living if (why := _sickness(worker, limits))}
     staying = [worker for worker in living if not worker.retiring and worker.name not in kills]
     bloated = {worker.name: Retire(worker.name, why) for worker in staying if (why := _bloat(worker, limits))}

@@ -299,7 +299,11 @@ class Supervisor:
         self._health.died(worker)
         if worker.link.token is not None or not worker.link.retiring:
             log.warning("Worker lost", event_name="worker.lost", worker_id=worker.name, worker_pid=worker.pid)
+        if worker.link.token is not None:
+            # Its job is likely to come back: a worker for it starts while what is left of the attempt is ended.
+            self._dispatcher.demand.expect(1)
         self.act(worker, worker.link.died())
+        self.replan()
 
     # Surroundings: what the parts need of the whole.
 

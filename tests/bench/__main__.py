@@ -19,7 +19,6 @@ from tests.bench import figures
 from tests.bench.contenders import WORKERS, Contender, contenders
 from tests.bench.report import Row, insert, machine, markdown, table
 
-
 README = Path(__file__).parents[2] / "README.md"
 
 

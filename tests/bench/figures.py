@@ -31,7 +31,10 @@ def percentile(values: list[float], share: float) -> float:
 
 
 class _Asker(asyncio.Protocol):
-    """Sends requests, so many ahead of the answers, and reads while it sends: the daemon stops reading when nobody does."""
+    """Sends requests, so many ahead of the answers, and reads while it sends.
+
+    It has to: the daemon reads nothing from a client that does not read its answers.
+    """
 
     def __init__(self, request: bytes, count: int, ahead: int) -> None:
         self._request, self._unsent, self._unanswered, self._ahead = request, count, count, ahead

@@ -152,6 +152,7 @@ DETAIL = {
             "output_missing": 0,
             "leftovers": [],
             "message": None,
+            "output_file": "/d/output/0/1.1.log",
         }
     ],
     "env": {"PATH": None},

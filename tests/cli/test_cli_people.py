@@ -163,6 +163,21 @@ def test_the_wait_that_gives_up_leaves_no_bar_behind(daemon, call, monkeypatch):
     assert called.err.endswith("\r\x1b[Kqueuectl: still not over\n")
 
 
+def test_logs_say_where_the_output_is(daemon, call):
+    assert call("logs", "--path", "job1").out == "/d/output/0/1.1.log\n"
+    assert call("logs", "--path", "--attempt", "1", "--json", "job1").json == [
+        {"job": "job1", "attempt": 1, "path": "/d/output/0/1.1.log"}
+    ]
+
+
+def test_where_there_is_no_output_there_is_no_path(daemon, call):
+    called = call("logs", "--path", "--attempt", "7", "job1")
+
+    assert called.status == 1
+    assert "there is no output of attempt 7 of job 'job1'" in called.err
+    assert call("logs", "--path", "--follow", "job1").status == 2
+
+
 # The dead letter queue.
 
 

@@ -48,6 +48,7 @@ COMMAND_LINES = [
     "logs job1 -f -n 10 --since 10m --attempt 2 --stdout",
     "logs job1 job2 --attempt all --stderr",
     "logs job1 --exit-status",
+    "logs --path job1",
     "tail job1 -n 5",
     "wait job1 --wait-for 5m",
     "wait --queue q --any --fail-fast",

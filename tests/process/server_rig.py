@@ -127,7 +127,7 @@ class Rig:
             luck=lambda: 0.5,
             facts=facts,
         )
-        self.server = Server(self.desk, clients=50, hello_timeout=0.3)
+        self.server = Server(self.desk, clients=5000, hello_timeout=0.3)
         try:
             await self.server.start()
         except BaseException as error:  # noqa: BLE001  (the test gets it)

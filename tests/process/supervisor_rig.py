@@ -143,11 +143,11 @@ class Rig:
     async def _phases(self, phase: str) -> bool:
         return phase in {worker.phase for worker in self.supervisor.workers()}
 
+    async def has_workers(self, count: int) -> bool:
+        return len(self.supervisor.workers()) == count
+
     async def all_idle(self) -> bool:
         return {worker.phase for worker in self.supervisor.workers()} == {"idle"}
-
-    async def nobody_answers(self) -> bool:
-        return not any(processes.alive(worker.pid) for worker in self.supervisor.workers())
 
 
 async def until(condition: Callable[[], Any], what: str, deadline: float = 20.0) -> Any:

@@ -403,6 +403,16 @@ def test_one_request_names_ten_thousand_jobs_at_most(client):
     assert (refusal["code"], refusal["path"]) == ("bad_request", "$.select.ids")
 
 
+def test_what_is_sent_behind_a_change_of_the_configuration_goes_by_it(client):
+    client.send(op="config_set", key="queues", value="open")
+    client.send(op="config_list", keys=["queues"])
+    client.send(op="enqueue", jobs=[{"command": "true", "queue": "new"}])
+    answers = [client.receive() for _ in range(3)]
+
+    assert [answers[place]["ok"]["settings"][0]["value"] for place in (0, 1)] == ["open", "open"]
+    assert len(answers[2]["ok"]["jobs"]) == 1
+
+
 def test_a_megabyte_of_bad_jobs_holds_nobody_up(rig, client):
     jobs = [{"commnad": "true", f"f{number}": 1} for number in range(20_000)]
 

@@ -83,6 +83,10 @@ async def claimed_on_its_way(rig):
     return release
 
 
+async def all_gone(pids):
+    return not any(processes.alive(pid) for pid in pids)
+
+
 async def attempts_of(rig, name):
     job = await rig.job(name)
     return await rig.ledger.write(lambda store: store.attempts_of(job.seq))
@@ -176,6 +180,47 @@ def test_jobs_that_come_together_start_together(play):
     play(scenario, workers=3)
 
 
+def test_a_lower_bound_interrupts_nobody_and_holds_for_what_comes_after(play):
+    async def scenario(rig):
+        await rig.add("a", "b", "c", command="touch $QUEUECTL_JOB_ID; until [ -e go ]; do sleep 0.01; done")
+        for name in "abc":
+            await rig.running(name)
+        await rig.add("d", "e", command="mkdir alone && sleep 0.1 && rmdir alone", max_retries=0)
+
+        rig.bound(1)
+        (rig.home / "go").touch()
+
+        for name in "abcde":
+            await rig.reach(name, State.COMPLETED)
+            assert [one.outcome.reason for one in await attempts_of(rig, name)] == [Reason.EXITED]
+        await until(lambda: rig.has_workers(1), "the others have ended")
+
+    play(scenario, workers=3)
+
+
+def test_workers_may_be_forbidden_and_allowed_in_any_phase(play):
+    async def scenario(rig):
+        # Before they are there, while they idle, and while they have a job.
+        rig.bound(0)
+        await until(lambda: rig.has_workers(0), "the starting one has ended")
+        rig.bound(2)
+        await rig.idle()
+        rig.bound(0)
+        await until(lambda: rig.has_workers(0), "the idle ones have ended")
+        rig.bound(1)
+        await rig.add("a", command="touch a; until [ -e go ]; do sleep 0.01; done")
+        await rig.running("a")
+        rig.bound(0)
+        rig.bound(1)
+        await rig.add("b")
+        (rig.home / "go").touch()
+
+        for name in "ab":
+            await rig.reach(name, State.COMPLETED)
+
+    play(scenario)
+
+
 def test_jobs_that_wait_for_their_time_start_though_the_store_failed_when_one_was_due(play, monkeypatch):
     monkeypatch.setattr(dispatch, "_CLAIM_AGAIN", 0.1)
 
@@ -261,7 +306,7 @@ def test_what_cannot_be_killed_holds_up_neither_the_daemons_end_nor_its_threads(
             monkeypatch.setattr(rescue, "_kill_round", lambda *_: [immortal])
             for worker in workers:
                 processes.kill(worker)
-            await until(rig.nobody_answers, "they are dead")
+            await until(lambda: all_gone(workers), "they are dead")
 
             assert await asyncio.wait_for(asyncio.to_thread(lambda: "a thread is free"), 5)
             assert await rig.stop("now") < 2

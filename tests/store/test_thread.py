@@ -164,9 +164,12 @@ class Owner:
         self.thread = StoreThread(
             store,
             deliver=self.calls.put,
-            publish=lambda entries: self.told.append([entry.event for entry in entries]),
+            publish=self.publish,
             on_fatal=lambda error: self.told.append(("fatal", str(error))),
         )
+
+    def publish(self, entries):
+        self.told.append([entry.event for entry in entries])
 
     def submit(self, work, *, sheds=False):
         self.thread.submit(work, self.told.append, sheds=sheds)
@@ -228,6 +231,21 @@ def test_a_receiver_that_fails_does_not_keep_results_from_the_others(owner):
         owner.turn()
 
     assert owner.told[-1] == ["b"]
+
+
+def test_a_follower_that_fails_keeps_no_result_from_anybody(store):
+    class Deafened(Owner):
+        def publish(self, entries):
+            raise ZeroDivisionError(entries)
+
+    owner = Deafened(store)
+    owner.submit(enqueue("a"))
+
+    with pytest.raises(ExceptionGroup):
+        owner.turn()
+
+    assert owner.told == [["a"]]
+    owner.thread.close()
 
 
 def test_closing_finishes_what_was_submitted_and_takes_nothing_more(tmp_path):

@@ -294,6 +294,16 @@ def test_logs_of_a_job_are_followed_over_its_attempts(daemon: LiveDaemon) -> Non
     assert daemon.cli("logs", "--attempt", "2", "flaky").out == "try 2\n"
 
 
+def test_the_output_of_a_job_is_a_plain_file(daemon: LiveDaemon) -> None:
+    daemon.cli("run", "--id", "said", "echo out; echo err >&2")
+    daemon.cli("run", "--id", "silent", "true")
+
+    path = daemon.cli("logs", "--path", "said")
+
+    assert Path(path.out.strip()).read_text() == "out\nerr\n"
+    assert daemon.cli("logs", "--path", "silent").code == 1
+
+
 def test_letters_that_were_delivered_are_neither_retried_nor_discarded_with_the_others(daemon: LiveDaemon) -> None:
     daemon.cli("run", "--id", "delivered", "exit 3")
     daemon.cli("enqueue", "--id", "unseen", "--max-retries", "0", "exit 3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import threading
 import time
 from collections import Counter
@@ -120,6 +121,60 @@ def test_a_cancel_that_was_stored_is_carried_out_by_the_next_daemon(daemon: Live
 
     job = daemon.wait_for_state("stubborn", "cancelled")
     assert (job["attempts"], job["reason"]) == (1, "cancelled")
+
+
+def test_a_timeout_is_kept_by_the_worker_whatever_becomes_of_daemons(daemon: LiveDaemon) -> None:
+    with daemon.wire() as wire:
+        wire.enqueue("exec sleep 1000", id="slow", timeout=1, max_retries=0)
+    daemon.worker_of("slow")
+
+    daemon.again().again()
+
+    assert daemon.wait_for_state("slow", "dead")["reason"] == "timeout"
+
+
+def test_a_worker_that_does_not_come_back_to_the_next_daemon_is_ended_and_its_job_rescued(
+    new_daemon: Callable[..., LiveDaemon], witness: Witness, gate: Gate
+) -> None:
+    daemon = new_daemon(adopt_timeout=0.3).start()
+    with daemon.wire() as wire:
+        wire.enqueue(witness.command(gate.wait()), id="long")
+    start = wait_for(lambda: witness.started("long"), "the command has started")
+    worker = daemon.worker_of("long")
+
+    processes.kill(worker, signal.SIGSTOP)
+    daemon.again()
+
+    wait_for(lambda: witness.started("long", 2), "the job runs again")
+    assert not processes.alive(worker)
+    assert not processes.alive(start.pid)
+    gate.open()
+    daemon.wait_for_state("long", "completed")
+    assert [attempt["reason"] for attempt in daemon.history("long")] == ["lost", "exited"]
+
+
+def test_each_attempt_reads_its_whole_input_also_after_worker_and_daemon_died(daemon: LiveDaemon) -> None:
+    begun = daemon.home / "begun"
+    text = "line\n" * 20_000
+    with daemon.wire() as wire:
+        wire.enqueue(
+            f"head -n 1 >/dev/null; echo >>{begun}; [ $QUEUECTL_ATTEMPT = 3 ] || exec sleep 1000; cat | wc -c",
+            id="reader",
+            stdin=text,
+        )
+    for attempt in (1, 2):
+        wait_for(lambda n=attempt: begun.exists() and len(begun.read_text()) == n, f"attempt {attempt} reads")
+        worker = daemon.worker_of("reader")
+        if attempt == 2:
+            daemon.kill()
+        processes.kill(worker)
+    daemon.start()
+
+    daemon.wait_for_state("reader", "completed")
+
+    # `head` has taken a block of it.
+    assert 0 < int(daemon.output("reader")) < len(text)
+    assert list((daemon.state / "input").iterdir()) == []
 
 
 def test_idle_workers_end_when_no_daemon_comes_back(new_daemon: Callable[..., LiveDaemon]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,8 +18,9 @@ from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
 from tests.system.wire import Wire
 
-# What somebody else waits for an answer at most meanwhile, in seconds.
-PATIENCE = 0.1
+# What somebody else waits for an answer meanwhile, in seconds: usually, and at most. The machine that runs the tests
+# does other things, too.
+USUALLY, AT_MOST = 0.1, 2.0
 MIB = 1024 * 1024
 DEEP = "[" * 5000 + "]" * 5000
 
@@ -132,8 +134,7 @@ LATER = [{"command": "true", "delay": 3600}]
 
 
 def served_in_time(took: list[float]) -> bool:
-    """Whether nearly all were: the machine that runs the tests does other things, too."""
-    return sorted(took)[int(len(took) * 0.98)] < PATIENCE
+    return statistics.median(took) < USUALLY and max(took) < AT_MOST
 
 
 def test_a_line_of_a_hundred_megabytes_costs_no_memory_and_no_time(daemon: LiveDaemon) -> None:

@@ -66,8 +66,9 @@ def test_the_job_of_a_killed_worker_runs_again_at_once_and_none_of_its_processes
 
 def _of_job(daemon: LiveDaemon, job: str) -> set[int]:
     """Return those of the noted processes that belong to a job: by its session, or as descendants of its worker."""
-    leader = daemon.history(job)[-1]["pid"]
+    # This waits until the leader is on record too.
     worker = daemon.worker_of(job)
+    leader = daemon.history(job)[-1]["pid"]
     noted = numbers(daemon.home / "pids")
     # The worker is the subreaper: what left its parent is its child.
     near = set(processes.children(worker)) | set(processes.children(leader))

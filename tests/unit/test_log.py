@@ -89,7 +89,7 @@ def test_an_exception_is_told_in_fields_without_the_values_of_variables(logged):
         def fail(password):
             raise ValueError("it broke")
         try:
-            fail("hunter2")
+            fail("hunter" + str(2))
         except ValueError:
             log.exception("The daemon cannot go on", event_name="daemon.failed")
         """)

@@ -170,7 +170,7 @@ def test_a_retry_is_placed_by_due_time_and_priority(running, make_outcome, settl
     ("outcome", "line"),
     [
         ({"exit_code": 7, "message": "no such file"}, "exit code 7: no such file"),
-        ({"reason": Reason.SIGNALLED, "signal": 11}, "killed by signal 11"),
+        ({"reason": Reason.SIGNALLED, "signal": 11}, "killed by SIGSEGV"),
         (
             {"reason": Reason.NOT_STARTED, "message": "/nowhere: No such file"},
             "could not be started: /nowhere: No such file",

@@ -56,6 +56,12 @@ def test_retiring_workers_count_until_they_are_gone():
     assert plan(workers, LIMITS._replace(demand=3)) == []
 
 
+def test_a_worker_that_died_is_replaced_while_its_attempt_is_still_being_ended():
+    workers = [busy("w1"), busy("w2", dead=True)]
+
+    assert plan(workers, LIMITS._replace(bound=2, demand=1)) == [Spawn()]
+
+
 def test_the_long_idle_retire_but_for_one():
     workers = [idle("w1", idle_for=700), idle("w2", idle_for=800), idle("w3", idle_for=10)]
 
@@ -126,6 +132,8 @@ def test_no_plan_exceeds_the_bound_or_names_anybody_twice(workers, bound, asked,
     named = [action.name for action in actions if not isinstance(action, Spawn)]
     assert len(named) == len(set(named))
     killed = {action.name for action in actions if isinstance(action, Kill)}
-    occupied = sum(worker.phase is not Phase.GONE and worker.name not in killed for worker in workers)
+    occupied = sum(
+        worker.phase is not Phase.GONE and not worker.dead and worker.name not in killed for worker in workers
+    )
     spawned = actions.count(Spawn())
     assert spawned == 0 or occupied + spawned <= bound
