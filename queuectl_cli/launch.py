@@ -51,8 +51,9 @@ def start_instead(app: Caller, target: Target, error: UnreachableError) -> Clien
     if reason := why_not(target):
         error.hints = (*error.hints, reason)
         raise error
-    client = start(app, target)
-    app.say(_greeting(client))
+    client, ours = start(app, target)
+    if ours:
+        app.say(_greeting(client))
     return client
 
 
@@ -76,8 +77,11 @@ def _greeting(client: Client) -> str:
     return f"Started queuectld (pid {status['pid']}, {plural(status['limit'], 'worker')}{rest})."
 
 
-def start(app: Caller, target: Target) -> Client:
-    """Start a daemon in a session of its own, wait until it answers. Raises `CliError` with what it said."""
+def start(app: Caller, target: Target) -> tuple[Client, bool]:
+    """Start a daemon in a session of its own, wait until one answers; say whether it is ours, or another was faster.
+
+    Raises `CliError` with what it said.
+    """
     state = os.path.abspath(target.places.state)  # noqa: PTH100  (as everywhere here, without pathlib)
     log = f"{state}/daemon.log"
     try:
@@ -95,7 +99,8 @@ def start(app: Caller, target: Target) -> Client:
         process = _spawn(app, descriptor)
     finally:
         os.close(descriptor)
-    return _await(app, process, log, begin)
+    client = _await(app, process, log, begin)
+    return client, client.request("ping")["pid"] == process.pid
 
 
 def check(app: Caller) -> None:

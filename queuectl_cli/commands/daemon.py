@@ -30,13 +30,17 @@ def daemon() -> None:
 @common()
 @click.pass_obj
 def start(app: App) -> None:
-    """Start queuectld in the background, in a session of its own; its log is daemon.log in the state directory."""
+    """Start queuectld in the background. It has a session of its own, and its log is daemon.log beside its state."""
     if client := _running(app):
         _tell(app, f"queuectld runs already (pid {client.request('ping')['pid']}).", client)
         return
     _not_elsewhere(app)
-    client = launch(app, app.target())
-    _tell(app, f"Started queuectld (pid {client.request('ping')['pid']}) at {client.target.name}.", client)
+    client, ours = launch(app, app.target())
+    pid = client.request("ping")["pid"]
+    words = (
+        f"Started queuectld (pid {pid}) at {client.target.name}." if ours else f"queuectld runs already (pid {pid})."
+    )
+    _tell(app, words, client)
 
 
 @daemon.command("stop")
@@ -59,12 +63,12 @@ def stop(app: App, *, mode: str | None) -> None:
 @common()
 @click.pass_obj
 def restart(app: App) -> None:
-    """Start queuectld anew, or just start it; running jobs go on and notice nothing."""
+    """Start queuectld anew. Running jobs go on and notice nothing; where it does not run, it is just started."""
     _not_elsewhere(app)
     if client := _running(app):
         check(app)
         _stop(client, "leave")
-    client = launch(app, app.target())
+    client, _ = launch(app, app.target())
     _tell(app, f"Restarted queuectld (pid {client.request('ping')['pid']}) at {client.target.name}.", client)
 
 

@@ -398,6 +398,32 @@ def test_a_daemon_that_is_told_to_stop_while_it_starts_ends_what_it_finds(home):
     assert (store.get("a").state, store.live_attempts()) == (State.PENDING, [])
 
 
+def test_a_worker_cannot_come_back_before_the_daemon_knows_what_it_runs(home):
+    async def scenario():
+        async with Rig(home) as first:
+            await first.add("a", command=LONG)
+            worker = await first.running("a")
+            await first.stop("leave")
+        second = Rig(home, first.store)
+        await second.prepare()
+        look = second.records.live_attempts
+
+        async def look_while_nobody_listens():
+            with pytest.raises(OSError, match="refused|No such file"):
+                procfs.connect_unix(str(second.state.path), "worker.sock")
+            return await look()
+
+        second.records.live_attempts = look_while_nobody_listens
+        await second.supervisor.start()
+        assert await second.running("a") == worker
+        assert (await second.job("a")).attempts == 1
+        await second.stop("now")
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+    assert processes.of(home) == []
+
+
 def test_idle_workers_of_an_earlier_daemon_are_known_before_they_come_back(home):
     async def scenario():
         async with Rig(home) as first:
@@ -440,3 +466,20 @@ def test_a_job_that_waits_starts_when_the_clock_is_set_behind_its_time_and_not_w
         await rig.reach("a", State.COMPLETED)
 
     play(scenario)
+
+
+def test_a_job_that_is_being_claimed_when_the_daemon_leaves_runs_under_the_next(home):
+    async def scenario():
+        async with Rig(home) as first:
+            release = await claimed_on_its_way(first)
+            ended = asyncio.ensure_future(first.stop("leave"))
+            await asyncio.sleep(0)
+            release()
+            await ended
+        async with Rig(home, first.store) as second:
+            await second.running("a")
+            assert (await second.job("a")).retries_spent == 0
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+    assert processes.of(home) == []

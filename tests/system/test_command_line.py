@@ -113,6 +113,17 @@ def test_a_daemon_that_cannot_start_says_why_in_words(nobody_there: LiveDaemon) 
     assert "{" not in ran.err
 
 
+def test_of_many_that_start_it_at_once_one_says_so(nobody_there: LiveDaemon) -> None:
+    nobody_there.env |= BY_ITSELF
+    runs = [nobody_there.spawn_cli("enqueue", "true") for _ in range(4)]
+
+    said = [run.communicate(timeout=30)[1].decode() for run in runs]
+
+    assert [run.returncode for run in runs] == [0] * 4
+    assert sorted(text.startswith("Started queuectld") for text in said) == [False, False, False, True], said
+    nobody_there.wait_for_counts(completed=4)
+
+
 # Start, stop, restart.
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 import threading
 import time
@@ -37,38 +36,6 @@ def test_a_command_runs_on_while_its_daemon_is_killed_and_the_next_one_adopts_it
     job = daemon.wait_for_state("long", "completed")
     assert witness.runs() == {"long": ["1 start", "1 end"]}
     assert (job["attempts"], job["exit_code"], daemon.output("long")) == (1, 0, b"said\n")
-
-
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_a_worker_that_comes_back_before_the_daemon_has_read_what_it_left_is_known_all_the_same(
-    daemon: LiveDaemon, witness: Witness, gate: Gate
-) -> None:
-    with daemon.wire() as wire:
-        wire.enqueue(witness.command(gate.wait()), id="long")
-    wait_for(lambda: witness.started("long"), "the command has started")
-    worker = daemon.worker_of("long")
-
-    daemon.kill()
-    # Each look at the database and each commit takes so long that the worker could connect many times meanwhile.
-    slow = "inject=pread64,pwrite64,fsync,fdatasync:delay_enter=100000"
-    daemon.start(
-        "strace",
-        "-f",
-        "-b",
-        "execve",
-        "-qq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=pread64,pwrite64,fsync,fdatasync",
-        "-e",
-        slow,
-    )
-
-    wait_for(lambda: [one["pid"] for one in daemon.workers() if one["job"] == "long"] == [worker], "it is adopted")
-    gate.open()
-    daemon.wait_for_state("long", "completed")
-    assert witness.runs() == {"long": ["1 start", "1 end"]}
 
 
 @pytest.mark.parametrize("code", [0, 7])
