@@ -19,7 +19,7 @@ from queuectld.domain.policy import Policy
 from queuectld.durable import replace_file
 from queuectld.errors import BadConfigError, NoSuchKeyError
 from queuectld.keys import KEYS, Config, Key, find_key
-from queuectld.protocol.messages import Setting
+from queuectld.protocol.replies import Setting
 from queuectld.values import check_config, read_value
 
 __all__ = ["Config", "Holder", "Loaded", "Origin", "load", "policy", "worker_limit"]

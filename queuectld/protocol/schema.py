@@ -7,15 +7,9 @@ from typing import Any, Final, get_args
 import msgspec
 
 from queuectld.domain.spec import Duration, JobSpec
-from queuectld.protocol.messages import (
-    REQUESTS,
-    ErrorBody,
-    EventView,
-    Finished,
-    Greeting,
-    Output,
-    Request,
-)
+from queuectld.protocol.frames import ErrorBody, Greeting, Request
+from queuectld.protocol.messages import REQUESTS
+from queuectld.protocol.replies import EventView, Finished, Output
 from queuectld.protocol.words import VERSION
 
 # What a stream sends before its reply.

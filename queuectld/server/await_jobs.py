@@ -10,7 +10,8 @@ from typing import Final
 from msgspec.structs import replace
 
 from queuectld.domain.job import FINAL, Job, State
-from queuectld.protocol.messages import Finished, Wait, Waited
+from queuectld.protocol.messages import Wait
+from queuectld.protocol.replies import Finished, Waited
 from queuectld.server.desk import Desk
 from queuectld.server.lending import lending
 from queuectld.server.outlet import Outlet

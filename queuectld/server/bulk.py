@@ -9,7 +9,8 @@ from typing import Final
 
 from queuectld.domain.job import State
 from queuectld.errors import WrongStateError
-from queuectld.protocol.messages import Cancel, Changed, Count, CountJobs
+from queuectld.protocol.messages import Cancel, CountJobs
+from queuectld.protocol.replies import Changed, Count
 from queuectld.server.desk import Desk
 from queuectld.service import change
 from queuectld.service.change import Act, AnyBulk, Live, Progress

@@ -17,7 +17,9 @@ import structlog
 
 from queuectld.errors import BadRequestError, NoSuchStreamError, QueueCTLError
 from queuectld.protocol.codec import encode
-from queuectld.protocol.messages import Answered, Failed, RequestId, Stopped, Streamed, error_body
+from queuectld.protocol.frames import Answered, Failed, RequestId, Streamed
+from queuectld.protocol.reading import error_body
+from queuectld.protocol.replies import Stopped
 from queuectld.protocol.words import INFLIGHT_LIMIT
 from queuectld.server.desk import Ledger
 from queuectld.server.outlet import Outlet

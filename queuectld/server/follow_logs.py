@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from queuectld.domain.job import Job
-from queuectld.protocol.messages import Logs, LogsEnd
+from queuectld.protocol.messages import Logs
+from queuectld.protocol.replies import LogsEnd
 from queuectld.server.desk import Desk
 from queuectld.server.lending import lending
 from queuectld.server.outlet import Outlet

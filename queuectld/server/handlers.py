@@ -14,7 +14,6 @@ from queuectld.protocol.messages import (
     ConfigUnset,
     CountJobs,
     Discard,
-    Done,
     Enqueue,
     Events,
     GetJob,
@@ -23,7 +22,6 @@ from queuectld.protocol.messages import (
     ListJobs,
     Logs,
     Ping,
-    Pong,
     Retry,
     Shutdown,
     SignalJob,
@@ -31,11 +29,11 @@ from queuectld.protocol.messages import (
     StopStream,
     Undelete,
     Wait,
-    Welcomed,
     WorkerList,
     WorkerStart,
     WorkerStop,
 )
+from queuectld.protocol.replies import Done, Pong, Welcomed
 from queuectld.protocol.words import VERSION
 from queuectld.server import settings
 from queuectld.server.await_jobs import await_jobs

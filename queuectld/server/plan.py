@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from queuectld.errors import QueueCTLError
-from queuectld.protocol.messages import RequestId
+from queuectld.protocol.frames import RequestId
 from queuectld.server.outlet import Outlet
 from queuectld.store.base import Reader, Store
 

@@ -18,7 +18,8 @@ import structlog
 
 from queuectld.errors import BadConfigError, UnauthenticatedError
 from queuectld.protocol.codec import encode
-from queuectld.protocol.messages import AnyRequest, Greeting, Hello
+from queuectld.protocol.frames import Greeting
+from queuectld.protocol.messages import AnyRequest, Hello
 from queuectld.protocol.words import INFLIGHT_LIMIT, LINE_LIMIT, PROTOCOL, VERSION
 from queuectld.server import handlers
 from queuectld.server.desk import Desk

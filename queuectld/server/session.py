@@ -11,7 +11,9 @@ import structlog
 
 from queuectld.errors import LineTooLongError, QueueCTLError, TooManyClientsError
 from queuectld.protocol.codec import LineBuffer, TooLong, encode
-from queuectld.protocol.messages import AnyRequest, Failed, RequestId, Unreadable, decode_request, error_body
+from queuectld.protocol.frames import Failed, RequestId
+from queuectld.protocol.messages import AnyRequest
+from queuectld.protocol.reading import Unreadable, decode_request, error_body
 from queuectld.protocol.words import LINE_LIMIT
 from queuectld.server.conversation import Conversation
 from queuectld.server.desk import Ledger

@@ -10,7 +10,8 @@ import structlog
 from queuectld.config import Loaded
 from queuectld.errors import BadConfigError
 from queuectld.keys import find_key
-from queuectld.protocol.messages import ConfigList, ConfigSet, ConfigUnset, Settings, Workers, WorkerStart, WorkerStop
+from queuectld.protocol.messages import ConfigList, ConfigSet, ConfigUnset, WorkerStart, WorkerStop
+from queuectld.protocol.replies import Settings, Workers
 from queuectld.server.desk import Desk
 from queuectld.store.base import Entry
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from queuectld.errors import WrongStateError
-from queuectld.protocol.messages import Done, SignalJob
+from queuectld.protocol.messages import SignalJob
+from queuectld.protocol.replies import Done
 from queuectld.server.desk import Desk
 from queuectld.service.jobs import named
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from queuectld.protocol.messages import Events, EventsEnd
+from queuectld.protocol.messages import Events
+from queuectld.protocol.replies import EventsEnd
 from queuectld.server.desk import Desk
 from queuectld.server.outlet import Outlet
 from queuectld.service.jobs import named

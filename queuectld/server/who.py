@@ -10,7 +10,8 @@ import struct
 from typing import Any, Final, NamedTuple
 
 from queuectld.errors import ForbiddenError, UnauthenticatedError
-from queuectld.protocol.messages import GetStatus, Hello, ListJobs, Ping, Request
+from queuectld.protocol.frames import Request
+from queuectld.protocol.messages import GetStatus, Hello, ListJobs, Ping
 
 _CREDENTIALS: Final = struct.Struct("3i")
 # What a person without rights of its own may ask of a daemon that runs as root, whose jobs would run as root.

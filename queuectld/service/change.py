@@ -11,7 +11,8 @@ from queuectld.domain.job import WAITING, Job, State
 from queuectld.domain.policy import Policy
 from queuectld.domain.transitions import cancel, discard, request_cancel, revive, undelete
 from queuectld.errors import BadRequestError, QueueCTLError
-from queuectld.protocol.messages import Bulk, Cancel, Changed, Discard, Refused, Retry, Undelete
+from queuectld.protocol.messages import Bulk, Cancel, Discard, Retry, Undelete
+from queuectld.protocol.replies import Changed, Refused
 from queuectld.service.history import move
 from queuectld.service.selection import conditions, named, narrowed, refusal
 from queuectld.store.base import Query, Reader, Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
-from queuectld.protocol.messages import WorkerView
+from queuectld.protocol.replies import WorkerView
 
 ShutdownMode = Literal["drain", "wait", "now", "leave"]
 

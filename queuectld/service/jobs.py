@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import VISIBLE, Job, State
 from queuectld.errors import BadRequestError, QueueCTLError
-from queuectld.protocol.messages import AttemptView, Count, CountJobs, GetJob, JobDetail, Jobs, ListJobs, Selector
+from queuectld.protocol.messages import CountJobs, GetJob, ListJobs, Selector
+from queuectld.protocol.replies import AttemptView, Count, JobDetail, Jobs
 from queuectld.service import selection
 from queuectld.service.environment import unpack_environment
 from queuectld.service.logs import tail

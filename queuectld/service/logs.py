@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import FINAL, Job, State
 from queuectld.errors import NoSuchAttemptError, NoSuchJobError, QueueCTLError
-from queuectld.protocol.messages import Logs, Output
+from queuectld.protocol.messages import Logs
 from queuectld.protocol.output import GAP, STREAM_NAMES
+from queuectld.protocol.replies import Output
 from queuectld.service.output_files import OutputFiles, Stretch, output_base
 from queuectld.service.utf8 import incomplete_tail, missing_bytes
 from queuectld.service.views import iso

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from queuectld.errors import DuplicateKeyError
-from queuectld.protocol.messages import Enqueued
+from queuectld.protocol.replies import Enqueued
 from queuectld.store.base import Store
 
 

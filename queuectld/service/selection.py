@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from queuectld.domain.job import Job, State
 from queuectld.errors import BadRequestError, QueueCTLError
-from queuectld.protocol.messages import Refused, Selector
+from queuectld.protocol.messages import Selector
+from queuectld.protocol.replies import Refused
 from queuectld.store.base import Query, Reader
 
 

@@ -8,7 +8,8 @@ import msgspec
 
 from queuectld.domain.spec import INPUT_LIMIT
 from queuectld.errors import BadRequestError
-from queuectld.protocol.messages import Stage, Staged
+from queuectld.protocol.messages import Stage
+from queuectld.protocol.replies import Staged
 
 # Bytes of jobs of one connection, all keys together: some 300,000 small ones.
 JOBS_LIMIT: Final = 64 * 1024 * 1024

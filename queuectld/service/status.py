@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from queuectld.domain.job import VISIBLE
-from queuectld.protocol.messages import QueueView, Status
+from queuectld.protocol.replies import QueueView, Status
 from queuectld.protocol.words import VERSION
 from queuectld.service.views import iso
 from queuectld.store.base import Store

@@ -14,7 +14,8 @@ from queuectld.domain.spec import INPUT_LIMIT, Blob, JobSpec, decode_spec, insta
 from queuectld.domain.wording import nearest
 from queuectld.errors import BadRequestError, DuplicateIdError, NoSuchQueueError, QueueCTLError
 from queuectld.keys import Config
-from queuectld.protocol.messages import Added, Enqueue, Enqueued, Refused, Submission
+from queuectld.protocol.messages import Enqueue, Submission
+from queuectld.protocol.replies import Added, Enqueued, Refused
 from queuectld.service.environment import captured, pack_environment
 from queuectld.service.resent import Key
 from queuectld.service.selection import refusal

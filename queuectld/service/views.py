@@ -12,7 +12,7 @@ from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import WAITING, Job, State
 from queuectld.domain.policy import Policy
 from queuectld.domain.spec import encode_spec
-from queuectld.protocol.messages import AttemptView, EventView, Finished, JobView
+from queuectld.protocol.replies import AttemptView, EventView, Finished, JobView
 from queuectld.store.base import Entry
 
 # What `waiting` says of a job that does not run: its time has not come, a retry is due later, no worker may run at

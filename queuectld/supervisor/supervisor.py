@@ -15,7 +15,7 @@ import structlog
 
 from queuectld.config import Holder, worker_limit
 from queuectld.domain.attempt import Attempt, Reason
-from queuectld.protocol.messages import WorkerView
+from queuectld.protocol.replies import WorkerView
 from queuectld.protocol.worker_messages import (
     Beat,
     Ended,

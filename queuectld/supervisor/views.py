@@ -8,7 +8,7 @@ import structlog
 
 from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import Job, State
-from queuectld.protocol.messages import WorkerView
+from queuectld.protocol.replies import WorkerView
 from queuectld.service.views import iso
 from queuectld.supervisor.crew import Worker
 from queuectld.supervisor.link import Phase

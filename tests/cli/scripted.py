@@ -7,7 +7,7 @@ import socket
 import threading
 from typing import Any
 
-from queuectld.protocol.messages import decode_request
+from queuectld.protocol.reading import decode_request
 from queuectld.protocol.words import VERSION
 
 GREETING = {

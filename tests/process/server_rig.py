@@ -17,7 +17,7 @@ from queuectld.config import Holder, load
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.domain.policy import Policy
 from queuectld.host.ledger import Ledger
-from queuectld.protocol.messages import WorkerView
+from queuectld.protocol.replies import WorkerView
 from queuectld.server.desk import Desk, Facts
 from queuectld.server.server import Server
 from queuectld.service.attempts import Circumstances, Offer, claim_for, finish

@@ -409,7 +409,7 @@ def test_a_worker_cannot_come_back_before_the_daemon_knows_what_it_runs(home):
         look = second.records.live_attempts
 
         async def look_while_nobody_listens():
-            with pytest.raises(OSError, match="refused|No such file"):
+            with pytest.raises(OSError, match=r"refused|No such file"):
                 procfs.connect_unix(str(second.state.path), "worker.sock")
             return await look()
 

@@ -48,10 +48,22 @@ def _mentions(pid: int, mark: bytes) -> bool:
 
 
 def of(place: Path) -> list[Process]:
-    """Return all living processes that have `place` in their arguments, their environment, or as their directory."""
+    """Return all living processes that have `place` in their arguments, their environment, or as their directory.
+
+    Those that come from one of them belong to it as well: a job that was sent over the wire names no place.
+    """
     mark, me = os.fsencode(place), os.getpid()
-    found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal() and int(entry.name) != me]
-    return [process for pid in found if _mentions(pid, mark) and (process := look(pid))]
+    others = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal() and int(entry.name) != me]
+    parents = {pid: _parent(pid) for pid in others}
+    found = {pid for pid in others if _mentions(pid, mark)}
+    while more := {pid for pid in others if parents[pid] in found} - found:
+        found |= more
+    return [process for pid in sorted(found) if (process := look(pid))]
+
+
+def _parent(pid: int) -> int | None:
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else None
 
 
 def end(place: Path, deadline: float = 10.0) -> list[Process]:
