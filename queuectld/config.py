@@ -10,6 +10,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -234,8 +235,14 @@ def policy(config: Config) -> Policy:
 def worker_limit(config: Config) -> int:
     """Return how many jobs may run at once."""
     if config.workers == "auto":
-        return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+        return _as_many_as_cpus()
     return config.workers
+
+
+@cache
+def _as_many_as_cpus() -> int:
+    # Asked once: every end of an attempt wants to know, and CPUs do not come and go.
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 class Holder:

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
 
@@ -62,9 +63,8 @@ def set_up(*, level: str = "info", form: str = "auto", descriptor: int = 2, envi
     structlog.configure(
         processors=[
             log.sift,
-            structlog.contextvars.merge_contextvars,
             structlog.stdlib.add_log_level,
-            structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%S.%fZ", utc=True),
+            _stamp,
             _explain,
             structlog.processors.EventRenamer("message", "event_name"),
             *(_for_people(colours=colours) if console else _for_programs(journal=journal)),
@@ -103,6 +103,12 @@ class _Sink:
                 return
 
     debug = info = warning = error = critical = msg
+
+
+def _stamp(_logger: Any, _method: str, line: Line) -> Line:
+    # structlog's own, by strftime, takes four times as long, and every attempt writes a line.
+    line["timestamp"] = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return line
 
 
 def _explain(_logger: Any, _method: str, line: Line) -> Line:

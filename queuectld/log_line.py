@@ -17,6 +17,8 @@ LINE_MAX: Final = 16 * 1024 - 8
 # Bounds on texts that are tried, one after the other, until a line fits.
 _CUTS: Final = (4096, 1024, 256, 64)
 _LONGEST_LIST: Final = 32
+# Beyond it few readers can hold a number.
+_LARGEST: Final = 1 << 63
 # Never shown, whoever hands them over.
 SECRET: Final = frozenset({"env", "environ", "environment", "password", "secret"})
 
@@ -37,7 +39,8 @@ def _key(name: str) -> str:
 
 def _plain(value: Any) -> Any:
     # Nearly all are like this, and every attempt writes a line.
-    if type(value) is str and value.isascii():
+    kind = type(value)
+    if (kind is str and value.isascii()) or (kind is int and -_LARGEST < value < _LARGEST):
         return value
     match value:
         case Enum():
@@ -46,8 +49,8 @@ def _plain(value: Any) -> Any:
             return value.decode(errors="replace")
         case list() | tuple() | set() | frozenset():
             return [item if isinstance(item, str | int | float) else str(item) for item in map(_plain, value)]
-        # Not for NaN, which JSON has not, nor for what few readers can hold.
-        case int() | float() if abs(value) < 1 << 63:
+        # Not for NaN, which JSON has not.
+        case int() | float() if abs(value) < _LARGEST:
             return value
         case _:
             return _text(str(value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from queuectld.domain.job import WAITING, Job
+from queuectld.domain.job import WAITING, Job, State
 from queuectld.store.base import Entry
 
 
@@ -17,7 +17,8 @@ def move(job: Job, was: Job, event: str, *, now: float, by: str | None = None) -
         owner=job.owner,
         was=was.state,
         state=job.state,
-        reason=job.reason,
+        # While it runs, the reason that it has is that of the attempt before.
+        reason=None if job.state is State.PROCESSING else job.reason,
         run_at=job.due if job.state in WAITING else None,
         by=by,
     )

@@ -72,6 +72,7 @@ class Dispatcher:
         self._records = records
         self._config = config
         self._world = world
+        self._output = str(world.state.output)
         self._loop = asyncio.get_running_loop()
         self._alarm = Alarm(self._loop, self._rung)
         self._lent: dict[int, int] = {}
@@ -144,21 +145,20 @@ class Dispatcher:
             self._claim(self._free(), ripen=True)
 
     def _free(self) -> list[Worker]:
-        if self._around.draining or (room := self._room()) <= 0:
-            return []
         now = self._loop.time()
-        if now < self._claim_from:
+        free = [worker for worker in self._crew if _is_free(worker, now)]
+        if not free or self._around.draining or now < self._claim_from:
             return []
-        return [worker for worker in self._crew if _is_free(worker, now)][:room]
+        return free[: max(0, self._room())]
 
     def next_offer(self, worker: Worker, token: int, outcome: Outcome) -> Offer | None:
         """Return the worker itself, if it may have another job in the commit that records the end of this one."""
         fit = worker.connection is not None and not worker.link.retiring and outcome.reason is not Reason.HOST_ERROR
+        if not fit or self._around.draining:
+            return None
         # It still counts as busy with the attempt that is ending.
         room = self._room() + (token == worker.link.token and token not in self._lent)
-        if not fit or self._around.draining or room <= 0:
-            return None
-        return _offer(worker)
+        return _offer(worker) if room > 0 else None
 
     # Claim, and hand over.
 
@@ -217,7 +217,7 @@ class Dispatcher:
             config=self._config.config,
             account=self._world.account,
             store=self._world.store,
-            output=str(self._world.state.output / base_name(job.seq, attempt.number)),
+            output=f"{self._output}/{base_name(job.seq, attempt.number)}",
             files=files,
         )
         self._around.act(worker, worker.link.ready(Run(attempt.token, spec)))
