@@ -22,7 +22,6 @@ STATUS: Final[Mapping[str, int]] = {
     "no_such_job": 3,
     "no_such_key": 3,
     "no_such_queue": 3,
-    "no_such_worker": 3,
     "unauthenticated": 77,
     "unknown_op": 76,
     "unsupported": 2,

@@ -18,12 +18,14 @@ from queuectl_cli.target import Target
 START_PATIENCE: Final = 20.0
 # Another daemon holds the state directory: somebody else was faster.
 _OTHER_DAEMON: Final = 75
-_NOT_THERE: Final = frozenset({"no_socket", "refused"})
+# Codes of errors that mean: no daemon runs there.
+NOT_THERE: Final = frozenset({"no_socket", "refused"})
 # They belong to the process that starts the daemon, not to the daemon.
 _NOT_INHERITED: Final = (
     "QUEUECTL_JOB_ID",
     "QUEUECTL_ATTEMPT",
     "QUEUECTL_ATTEMPT_TOKEN",
+    "QUEUECTL_QUEUE",
     "QUEUECTL_WORKER",
     "QUEUECTL_HOST",
 )
@@ -46,7 +48,7 @@ class Caller(Protocol):
 
 def start_instead(app: Caller, target: Target, error: UnreachableError) -> Client:
     """Start a daemon where nobody listens and it is right. Raises `error` else, `CliError` if it does not start."""
-    if error.code not in _NOT_THERE:
+    if error.code not in NOT_THERE:
         raise error
     if reason := why_not(target):
         error.hints = (*error.hints, reason)
@@ -164,7 +166,7 @@ def _await(app: Caller, process: subprocess.Popen[bytes], log: str, begin: int) 
             try:
                 client = app.open(target)
             except UnreachableError as error:
-                if error.code not in {*_NOT_THERE, "connection_lost"}:
+                if error.code not in {*NOT_THERE, "connection_lost"}:
                     raise
             else:
                 # It is not our child any more as far as we care; init reaps it.

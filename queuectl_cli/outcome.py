@@ -20,9 +20,9 @@ def exit_code(job: Mapping[str, Any]) -> int:
     if not job.get("ran", True):
         return OURS
     match job.get("reason"):
-        case "timeout" | "silent":
+        case "timeout":
             return TIMED_OUT
-        case "lost" | "interrupted" | "restarted" | "host_error":
+        case "lost" | "interrupted" | "host_error":
             return OURS
     if job.get("signal") is not None:
         return 128 + int(job["signal"])

@@ -60,7 +60,7 @@ def selector(given: Mapping[str, Any], now: float | None = None) -> dict[str, An
         "exit_code": given.get("exit_code"),
     }
     for name in ("since", "until", "ended_since"):
-        found[name] = _instant(given.get(name), now)
+        found[name] = past_instant(given.get(name), f"--{name.replace('_', '-')}", now)
     return {name: value for name, value in found.items() if value not in (None, [])}
 
 
@@ -69,11 +69,17 @@ def take(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options.pop(name) for name in _NAMES if name in options}
 
 
-def _states(given: Mapping[str, Any]) -> list[str]:
-    states = split(given.get("state") or ())
+def known_states(values: Sequence[str]) -> list[str]:
+    """Return the states that options name. Raises `UsageError` for what is none."""
+    states = split(values)
     for state in states:
         if state not in STATES:
             raise UsageError(f"{state!r} is not a state; they are {', '.join(STATES)}")
+    return states
+
+
+def _states(given: Mapping[str, Any]) -> list[str]:
+    states = known_states(given.get("state") or ())
     if given.get("failed"):
         both = [state for state in ("failed", "dead") if not states or state in states]
         if not both:
@@ -89,7 +95,8 @@ def _tag(text: str) -> str:
     return text
 
 
-def _instant(text: str | None, now: float) -> float | None:
+def past_instant(text: str | None, flag: str, now: float) -> float | None:
+    """Return seconds since the epoch of what a flag says of the past. Raises `UsageError`."""
     if text is None:
         return None
     from queuectl_cli.times import parse_instant  # noqa: PLC0415  (rarely needed)
@@ -97,7 +104,7 @@ def _instant(text: str | None, now: float) -> float | None:
     try:
         return parse_instant(text, now, past=True)
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(f"{flag}: {error}") from None
 
 
 def resolve_last(client: Client, select: dict[str, Any]) -> dict[str, Any]:

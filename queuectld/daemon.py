@@ -14,14 +14,14 @@ import structlog
 
 from queuectld.config import Holder, Loaded
 from queuectld.errors import BadConfigError, QueueCTLError
-from queuectld.host.file_limit import raise_file_limit
+from queuectld.host.file_limit import FileLimit, raise_file_limit
 from queuectld.host.ledger import Ledger
 from queuectld.host.state_dir import StateDir
 from queuectld.log import Log
 from queuectld.server.desk import Desk, Facts
 from queuectld.server.server import Server
 from queuectld.service.hub import Hub
-from queuectld.service.run_spec import account
+from queuectld.service.run_spec import Account, account
 from queuectld.store.sqlite import open_store
 from queuectld.supervisor.janitor import Janitor
 from queuectld.supervisor.records import Records
@@ -36,7 +36,7 @@ EXIT_IO: Final = 74
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-class Setting(NamedTuple):
+class Context(NamedTuple):
     """What a run of the daemon is given. `reload` reads the configuration again and raises `BadConfigError`."""
 
     state: StateDir
@@ -51,64 +51,65 @@ class Setting(NamedTuple):
 class Daemon:
     """The parts and their order. Belongs to the loop that runs it."""
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._loop = asyncio.get_running_loop()
         self._fatal: QueueCTLError | None = None
         self._hub = Hub()
-        setting.holder.listen(lambda config: setting.log.set_level(config.log_level))
+        context.holder.listen(lambda config: context.log.set_level(config.log_level))
         self._ledger = Ledger(
-            open_store(setting.state.database),
+            open_store(context.state.database),
             publish=self._hub.publish,
             on_fatal=self._on_fatal,
-            path=setting.state.database,
+            path=context.state.database,
         )
-        me = account(os.geteuid(), setting.environ)
+        self._socket = context.holder.config.socket or context.socket
+        me = account(os.geteuid(), context.environ)
         files = raise_file_limit()
-        records = Records(self._ledger, setting.holder, boot_id=procfs.boot_id(), clock=time.time)
-        world = World(
-            state=setting.state,
+        records = Records(self._ledger, context.holder, boot_id=procfs.boot_id(), clock=time.time)
+        self._supervisor = Supervisor(records, self._hub, context.holder, self._world(me, files))
+        self._janitor = Janitor(self._ledger, context.holder, context.state.output, clock=time.time)
+        self._server = Server(self._desk(me), clients=files.clients)
+
+    def _world(self, me: Account, files: FileLimit) -> World:
+        return World(
+            state=self._context.state,
             store=self._ledger.uuid,
             account=me,
             # Ours, or those of a job that started us, are not for the jobs that we run.
-            environ={name: value for name, value in setting.environ.items() if not name.startswith("QUEUECTL")},
+            environ={name: value for name, value in self._context.environ.items() if not name.startswith("QUEUECTL")},
             files=files,
             clock=time.time,
         )
-        self._supervisor = Supervisor(records, self._hub, setting.holder, world)
-        self._janitor = Janitor(self._ledger, setting.holder, setting.state.output, clock=time.time)
-        socket = setting.holder.config.socket or setting.socket
-        self._socket = socket
-        self._server = Server(
-            Desk(
-                ledger=self._ledger,
-                control=self._supervisor,
-                hub=self._hub,
-                holder=setting.holder,
-                clock=time.time,
-                luck=random.random,
-                facts=Facts(
-                    pid=os.getpid(),
-                    uid=os.geteuid(),
-                    user=me.name,
-                    started_at=time.time(),
-                    socket=socket,
-                    state_dir=str(setting.state.path),
-                    store=self._ledger.uuid,
-                ),
+
+    def _desk(self, me: Account) -> Desk:
+        return Desk(
+            ledger=self._ledger,
+            control=self._supervisor,
+            hub=self._hub,
+            holder=self._context.holder,
+            clock=time.time,
+            luck=random.random,
+            facts=Facts(
+                pid=os.getpid(),
+                uid=os.geteuid(),
+                user=me.name,
+                started_at=time.time(),
+                socket=self._socket,
+                state_dir=str(self._context.state.path),
+                store=self._ledger.uuid,
             ),
-            clients=files.clients,
         )
 
     async def run(self) -> int:
         """Serve until the end; return the exit code."""
-        log.info("Starting", event_name="daemon.starting", state_dir=str(self._setting.state.path))
+        log.info("Starting", event_name="daemon.starting", state_dir=str(self._context.state.path))
         self._watch_signals()
         janitor: asyncio.Task[None] | None = None
         try:
             await self._supervisor.start()
             await self._server.start()
-            self._setting.state.record_socket(self._socket)
+            self._context.state.record_socket(self._socket)
             janitor = self._loop.create_task(self._janitor.run())
             log.info("Ready", event_name="daemon.ready", path=self._socket, workers=self._supervisor.limit)
             await self._supervisor.wait_until_stopped()
@@ -151,11 +152,11 @@ class Daemon:
 
     def _asked_to_reload(self) -> None:
         try:
-            loaded = self._setting.reload()
+            loaded = self._context.reload()
         except BadConfigError as error:
             log.error("Configuration rejected", event_name="config.rejected", error=error.message)  # noqa: TRY400  (it tells all)
             return
-        waiting = self._setting.holder.replace(loaded)
+        waiting = self._context.holder.replace(loaded)
         self._supervisor.reconfigure()
         log.info("Configuration read", event_name="config.loaded", path=loaded.config_file)
         _tell("Keys wait for the next start", "config.needs_restart", waiting)

@@ -86,12 +86,6 @@ class NoSuchQueueError(QueueCTLError):
     code = "no_such_queue"
 
 
-class NoSuchWorkerError(QueueCTLError):
-    """There is no such worker."""
-
-    code = "no_such_worker"
-
-
 class NoSuchAttemptError(QueueCTLError):
     """The job has no such attempt."""
 

@@ -16,7 +16,7 @@ import click
 import structlog
 
 from queuectld import config
-from queuectld.daemon import EXIT_IO, Daemon, Setting
+from queuectld.daemon import EXIT_IO, Context, Daemon
 from queuectld.errors import (
     BadConfigError,
     QueueCTLError,
@@ -66,8 +66,8 @@ def main(config_file: str | None, scope: str | None, *, check: bool, show_schema
     try:
         read = _reader(here, config_file)
         loaded = read()
+        _check(loaded.config)
         if check:
-            _check(loaded.config)
             click.echo(f"The configuration is valid ({loaded.config_file or 'no file; defaults'}).")
             return
         sys.exit(serve(here, loaded, read))
@@ -101,15 +101,15 @@ def serve(here: Places, loaded: config.Loaded, reload: Callable[[], config.Loade
     # Whatever directory we were started in may be unmounted.
     socket = str(Path(here.socket).absolute())
     os.chdir("/")
-    setting = Setting(state, config.Holder(loaded), socket, os.environ.copy(), adjustable, reload)
+    context = Context(state, config.Holder(loaded), socket, os.environ.copy(), adjustable, reload)
     try:
-        return asyncio.run(_run(setting))
+        return asyncio.run(_run(context))
     finally:
         state.close()
 
 
-async def _run(setting: Setting) -> int:
-    return await Daemon(setting).run()
+async def _run(context: Context) -> int:
+    return await Daemon(context).run()
 
 
 def run() -> None:

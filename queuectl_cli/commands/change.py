@@ -26,7 +26,7 @@ retry_options = stack(
 @click.command
 @selector_options(all_option=True)
 @click.option("--reason", metavar="TEXT", help="Why; kept with the job.")
-@click.option("--kill-after", type=duration, metavar="DUR", help="Between TERM and KILL.")
+@click.option("--kill-after", type=duration, metavar="DUR", help="Time between TERM and KILL.")
 @click.option("--no-wait", is_flag=True, help="Do not wait until the last process is gone.")
 @confirmation
 @common()

@@ -11,12 +11,11 @@ import click
 from queuectl_cli.client import Client
 from queuectl_cli.errors import CliError, LostError, UnreachableError, UsageError
 from queuectl_cli.group import Group
-from queuectl_cli.launch import check
+from queuectl_cli.launch import NOT_THERE, check
 from queuectl_cli.launch import start as launch
 from queuectl_cli.options import App, common
 from queuectl_cli.render import Output, plural
 
-_ABSENT = frozenset({"no_socket", "refused"})
 # Between the end of its last connection and the end of its process.
 _EXIT_PATIENCE = 30.0
 
@@ -77,7 +76,7 @@ def _running(app: App) -> Client | None:
     try:
         return app.open(target)
     except UnreachableError as error:
-        if error.code in _ABSENT:
+        if error.code in NOT_THERE:
             return None
         raise
 

@@ -19,7 +19,7 @@ from queuectl_cli.selection import bulk, resolve_last, selector, selector_option
 
 @click.group(cls=Group, default=lambda _args: "list")
 def dlq() -> None:
-    """Jobs that have used up their retries: look at them, run them again, or give them up."""
+    """Jobs that have used up their retries: look at them (the default), run them again, or give them up."""
 
 
 def _columns(output: Output) -> list[Column]:

@@ -18,9 +18,9 @@ from queuectl_cli.forms import Job, Line, bulk_lines, from_words
 from queuectl_cli.group import WordsCommand
 from queuectl_cli.jobflags import job_fields, job_options
 from queuectl_cli.options import App, common, stack
-from queuectl_cli.progress import Progress
 from queuectl_cli.render import Output, command_of, plural
-from queuectl_cli.submission import Result, Sender, batches, inline, merged, submission
+from queuectl_cli.submission import Result, Sender, as_given, batches, inline, merged, submission
+from queuectl_cli.tally import Tally
 
 _FORM_OPTIONS = (
     click.option("--jsonl", is_flag=True, help="One JSON job a line, from - or @FILE; the default for them."),
@@ -138,7 +138,7 @@ def _few(app: App, found: tuple[list[Job], dict[str, bytes]], flags: dict[str, A
 def sender_for(app: App, *, clean: bool, dry_run: bool = False) -> Sender:
     """Return what hands jobs over; a daemon is started if that is right."""
     client = app.connect(start=True)
-    source = submission(os.environ, local=client.target.local, clean=clean)
+    source = submission(as_given(os.environ), local=client.target.local, clean=clean)
     return Sender(app, client, source, dry_run=dry_run)
 
 
@@ -221,7 +221,7 @@ def _store(
     if inputs:
         raise UsageError("an input of this size goes with one job only")
     sender = sender_for(app, clean=fields.get("env_mode") == "clean", dry_run=flags["dry_run"])
-    tally = _Tally(app, word)
+    tally = Tally(app, word)
     cut = batches(lines, sender.room, fields, tally.bad)
     output = Output(app)
     with tally.progress:
@@ -240,59 +240,9 @@ def _store(
     tally.complain(atomic=flags["atomic"])
 
 
-def _atomically(sender: Sender, cut: Iterable[Sequence[tuple[int, bytes]] | None], tally: _Tally) -> list[Result]:
+def _atomically(sender: Sender, cut: Iterable[Sequence[tuple[int, bytes]] | None], tally: Tally) -> list[Result]:
     pieces = [batch for batch in cut if batch]
     if tally.bad or not pieces:
         return []
     results = sender.submit_atomic(pieces)
     return results if not any(result.error for result in results) else [result for result in results if result.error]
-
-
-class _Tally:
-    """Counts what was stored, and gathers what was not."""
-
-    def __init__(self, app: App, word: str) -> None:
-        self._app = app
-        self._word = word
-        self.bad: list[Result] = []
-        self.added = 0
-        self.progress = Progress(app, "enqueue")
-
-    def good(self, results: Iterable[Result]) -> Iterator[Message]:
-        """Yield what was stored."""
-        for result in results:
-            if result.added is None:
-                self.bad.append(result)
-                continue
-            self.added += 1
-            self.progress.show(f"{self.added:,} added, {len(self.bad):,} refused")
-            yield result.added
-
-    def complain(self, *, atomic: bool) -> None:
-        """Name each line that was refused. Raises `CliError` if there are any."""
-        if not self.bad:
-            return
-        self.bad.sort(key=lambda result: result.number)
-        bad = [(result.number, result.error or {}) for result in self.bad]
-        for number, error in bad:
-            self._app.say(f"{self._word} {number}: {error.get('message')}")
-        rest = "nothing was stored" if atomic else f"{plural(self.added)} stored"
-        raise BulkError(f"{plural(len(bad), self._word)} refused, {rest}", bad, self._word)
-
-
-class BulkError(CliError):
-    """Some of many jobs were refused."""
-
-    def __init__(self, message: str, bad: Sequence[tuple[int, Message]], word: str) -> None:
-        super().__init__(message, code="refused")
-        self._bad = bad
-        self._word = word
-
-    def as_json(self, status: int) -> dict[str, Any]:
-        """Return the object for programs, with each refusal."""
-        body = super().as_json(status)
-        body["error"]["refused"] = [
-            {self._word: number, **{name: error.get(name) for name in ("code", "message", "path")}}
-            for number, error in self._bad
-        ]
-        return body

@@ -16,13 +16,8 @@ from queuectl_cli.selection import resolve_last, selector, selector_options, tak
 
 _PAGE: Final = 1000
 _ON_A_TERMINAL: Final = 100
-_WORDS: Final = {
-    "not_due": "not due",
-    "retry_wait": "retry",
-    "no_workers": "no workers",
-    "queued": "",
-    "cancelling": "cancelling",
-}
+# Words of `waiting` that say until when.
+_UNTIL: Final = {"not_due": "not due", "retry_wait": "retry"}
 
 
 def columns(output: Output) -> list[Column]:
@@ -59,10 +54,11 @@ def _took(job: Row) -> str:
 
 def _why(job: Row, output: Output) -> str:
     waiting = job.get("waiting")
-    if waiting in {"not_due", "retry_wait"}:
-        return f"{_WORDS[waiting]} {output.when(job['run_at'])}"
+    if waiting in _UNTIL:
+        return f"{_UNTIL[waiting]} {output.when(job['run_at'])}"
     if waiting:
-        return _WORDS.get(waiting) or str(waiting).replace("_", " ") * (waiting != "queued")
+        # To be queued is what waiting jobs are; it is no reason.
+        return "" if waiting == "queued" else str(waiting).replace("_", " ")
     if job["state"] in {"dead", "cancelled"}:
         return plain(job.get("error") or job.get("reason") or "")
     return ""

@@ -13,7 +13,7 @@ from queuectl_cli.errors import CliError, LostError, UsageError
 from queuectl_cli.options import App, common
 from queuectl_cli.outcome import exit_code, exit_code_of_all
 from queuectl_cli.render import Output
-from queuectl_cli.selection import last
+from queuectl_cli.selection import last, past_instant
 from queuectl_cli.tailing import Event, Place, come_back, content, interrupted, missing, write_all
 
 
@@ -73,7 +73,7 @@ def _logs(app: App, ids: tuple[str, ...], options: dict[str, Any]) -> None:
         "follow": options.get("follow") or None,
         "stream": options.get("stream"),
         "lines": options.get("lines"),
-        "since": _since(options.get("since")),
+        "since": past_instant(options.get("since"), "--since", time.time()),
     }
     finished = _copy(app, client, {name: value for name, value in usual.items() if value is not None})
     if options.get("exit_status"):
@@ -103,17 +103,6 @@ def _files(client: Client, name: str, which: int | str | None) -> list[Message]:
     if not rows:
         raise CliError(f"there is no output of {f'attempt {which} of ' * isinstance(which, int)}job '{job}'")
     return rows
-
-
-def _since(text: str | None) -> float | None:
-    if text is None:
-        return None
-    from queuectl_cli.times import parse_instant  # noqa: PLC0415  (rarely needed)
-
-    try:
-        return parse_instant(text, time.time(), past=True)
-    except ValueError as error:
-        raise UsageError(f"--since: {error}") from None
 
 
 def _copy(app: App, client: Client, usual: dict[str, Any]) -> list[Message]:

@@ -17,7 +17,7 @@ from queuectl_cli.options import App, common
 from queuectl_cli.outcome import GOES_ON, exit_code, exit_code_of_all
 from queuectl_cli.progress import Progress
 from queuectl_cli.render import Column, Output, exit_of, plain, plural
-from queuectl_cli.selection import resolve_last, selector, selector_options, split
+from queuectl_cli.selection import known_states, resolve_last, selector, selector_options
 from queuectl_cli.tailing import come_back, interrupted
 from queuectld.protocol.words import FINAL_STATES, STATES
 
@@ -39,10 +39,7 @@ COLUMNS = (
 @click.pass_obj
 def wait(app: App, /, *, any_: bool, fail_fast: bool, for_: tuple[str, ...], **given: Any) -> None:
     """Wait until jobs are over. Of one job it exits as the job did, of several with 0 if all succeeded."""
-    states = split(for_)
-    for state in states:
-        if state not in STATES:
-            raise UsageError(f"{state!r} is not a state; they are {', '.join(STATES)}")
+    states = known_states(for_)
     select_ = selector(given)
     if not select_ and not given["all_"]:
         raise UsageError("wait for which jobs? Give ids, a condition such as --queue, or --all")

@@ -25,7 +25,7 @@ def _default(args: list[str]) -> str:
 def worker() -> None:
     """Show and set the processes that run jobs, one job each at a time. They start on demand.
 
-    queuectl worker --count N is queuectl worker start --count N.
+    Without a command they are listed; queuectl worker --count N is short for queuectl worker start --count N.
     """
 
 

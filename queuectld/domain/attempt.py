@@ -13,24 +13,19 @@ class Reason(StrEnum):
     EXITED = "exited"
     SIGNALLED = "signalled"
     TIMEOUT = "timeout"
-    SILENT = "silent"
     CANCELLED = "cancelled"
     # Working directory, user or program: 127, or 126 if it may not be executed.
     NOT_STARTED = "not_started"
-    OUT_OF_MEMORY = "out_of_memory"
-    CPU_LIMIT = "cpu_limit"
-    OUTPUT_LIMIT = "output_limit"
     # Its worker vanished.
     LOST = "lost"
     # We stopped it: the daemon was shut down, or the worker.
     INTERRUPTED = "interrupted"
-    RESTARTED = "restarted"
     # The host could not start anything: no memory, no processes, no descriptors.
     HOST_ERROR = "host_error"
 
 
 # The attempt says nothing about the job: it goes back to the queue, and no retry is spent.
-NOT_THE_JOBS_FAULT = frozenset({Reason.LOST, Reason.INTERRUPTED, Reason.RESTARTED, Reason.HOST_ERROR})
+NOT_THE_JOBS_FAULT = frozenset({Reason.LOST, Reason.INTERRUPTED, Reason.HOST_ERROR})
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

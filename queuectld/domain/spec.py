@@ -169,8 +169,8 @@ def _unknown_field(
     name: str, path: str, form: type[msgspec.Struct], *, hints: bool
 ) -> BadRequestError | UnsupportedError:
     where = f"{path}.{name}"
-    if form is JobSpec and where.removeprefix("$.") in PLANNED:
-        return UnsupportedError(f"field `{name}` is not supported by this version", path=where)
+    if form is JobSpec and (whole := where.removeprefix("$.")) in PLANNED:
+        return UnsupportedError(f"field `{whole}` is not supported by this version", path=where)
     near = nearest(name, [field.encode_name for field in msgspec.structs.fields(form)]) if hints else None
     hint = f" (did you mean `{near}`?)" if near else ""
     return BadRequestError(f"unknown field `{name}`{hint}", path=where)

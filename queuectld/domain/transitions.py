@@ -178,7 +178,7 @@ def revive(job: Job, *, policy: Policy, now: float, due: float | None = None) ->
 
 
 def discard(job: Job, *, now: float) -> Step:
-    """Hide a dead job; it is purged a day later."""
+    """Hide a dead job; it is removed when its retention is over."""
     return _step(job, Event.DISCARD, now)
 
 

@@ -15,7 +15,6 @@ from queuectld.protocol.where import SOCKET_RECORD
 
 LOCK: Final = "lock"
 DATABASE: Final = "queue.db"
-WORKER_SOCKET: Final = "worker.sock"
 OUTCOMES: Final = "outcomes"
 OUTPUT: Final = "output"
 INPUT: Final = "input"
@@ -29,20 +28,15 @@ _TOO_OPEN: Final = stat.S_IWGRP | stat.S_IWOTH
 class StateDir:
     """A state directory that this process holds, until `close` or its end. Paths in it are absolute."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        """Use `open_state_dir`."""
+    def __init__(self, path: Path, lock: int) -> None:
+        """Use `open_state_dir`. Whoever keeps the descriptor `lock` open keeps the lock."""
         self.path = path
-        self._descriptor = descriptor
+        self._lock = lock
 
     @property
     def database(self) -> Path:
         """The SQLite file."""
         return self.path / DATABASE
-
-    @property
-    def worker_socket(self) -> Path:
-        """Where workers connect."""
-        return self.path / WORKER_SOCKET
 
     @property
     def outcomes(self) -> Path:
@@ -58,16 +52,6 @@ class StateDir:
     def input(self) -> Path:
         """Standard input and scripts of live attempts."""
         return self.path / INPUT
-
-    @property
-    def overrides(self) -> Path:
-        """What ``config set`` changed."""
-        return self.path / OVERRIDES
-
-    @property
-    def lock_descriptor(self) -> int:
-        """The open lock file; whoever keeps it open keeps the lock. Not inherited unless that is asked for."""
-        return self._descriptor
 
     def record_socket(self, socket: str | os.PathLike[str]) -> None:
         """Write down where clients connect, for those that look in the usual place. Raises `StoreError`."""
@@ -88,7 +72,7 @@ class StateDir:
 
     def close(self) -> None:
         """Let another daemon have it."""
-        os.close(self._descriptor)
+        os.close(self._lock)
 
 
 def _token(file: Path) -> int | None:
@@ -96,8 +80,8 @@ def _token(file: Path) -> int | None:
     return int(first) if first.isascii() and first.isdigit() else None
 
 
-def open_state_dir(path: str | os.PathLike[str], *, lock: int | None = None) -> StateDir:
-    """Make the directory and what belongs in it, and take its lock; `lock` is one that was taken before a re-exec.
+def open_state_dir(path: str | os.PathLike[str]) -> StateDir:
+    """Make the directory and what belongs in it, and take its lock.
 
     Raises `StoreLockedError` if another daemon holds it, `StoreError` with advice if it cannot be used.
     """
@@ -105,12 +89,12 @@ def open_state_dir(path: str | os.PathLike[str], *, lock: int | None = None) -> 
     try:
         directory.mkdir(mode=_MODE, parents=True, exist_ok=True)
         _check(directory)
-        descriptor = _take_lock(directory) if lock is None else lock
+        lock = _take_lock(directory)
         for name in (OUTCOMES, OUTPUT, INPUT):
             (directory / name).mkdir(mode=_MODE, exist_ok=True)
     except OSError as error:
         raise _explained(directory, error) from None
-    return StateDir(directory, descriptor)
+    return StateDir(directory, lock)
 
 
 def _check(directory: Path) -> None:

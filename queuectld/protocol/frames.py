@@ -56,7 +56,7 @@ class Streamed(msgspec.Struct, frozen=True, kw_only=True):
 class Request(msgspec.Struct, Generic[Reply], frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op"):
     """What every request has."""
 
-    # Changes are refused while draining and to observers; their effects are ordered.
+    # Refused while the daemon is stopping.
     changes: ClassVar[bool] = False
     # Answers with events before its last line.
     streams: ClassVar[bool] = False

@@ -97,8 +97,8 @@ class Enqueue(Request[Enqueued], frozen=True, kw_only=True, tag="enqueue"):
     atomic: bool = False
     # Check, and store nothing.
     dry_run: bool = False
-    # Makes a resent request harmless: the same key within a day gets the first answer again, or with other jobs an
-    # error.
+    # Makes a resent request harmless: within ``retention.requests`` the same key gets the first answer again, or with
+    # other jobs an error.
     request: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
 
 
@@ -212,7 +212,7 @@ class Retry(Bulk, frozen=True, kw_only=True, tag="retry"):
 
 
 class Discard(Bulk, frozen=True, kw_only=True, tag="discard"):
-    """Give up dead jobs; they are gone after a day."""
+    """Give up dead jobs; they are gone after ``retention.deleted``."""
 
 
 class Undelete(Bulk, frozen=True, kw_only=True, tag="undelete"):

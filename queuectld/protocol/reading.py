@@ -68,5 +68,6 @@ def _diagnose(line: bytes, error: Exception) -> Unreadable:
     if isinstance(error, UnicodeDecodeError):
         return Unreadable(known, BadJsonError(f"not UTF-8: {error}"))
     if envelope.op not in OPERATIONS:
-        return Unreadable(known, UnknownOpError(f"there is no operation {envelope.op!r}", path="$.op"))
+        complaint = "a request needs an `op`" if envelope.op is None else f"there is no operation {envelope.op!r}"
+        return Unreadable(known, UnknownOpError(complaint, path="$.op"))
     return Unreadable(known, explain(error, REQUESTS[envelope.op]))

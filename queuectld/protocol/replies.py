@@ -89,7 +89,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None
     signal: int | None
     error: str | None
-    # Why it does not run now, in one word: not_due, busy, cancelling, … ; null if it runs or is over.
+    # Why it does not run now: not_due, retry_wait, queued, no_workers, cancelling; null if it runs or is over.
     waiting: str | None
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from queuectld.domain.spec import Duration, JobSpec
 from queuectld.protocol.frames import ErrorBody, Greeting, Request
-from queuectld.protocol.messages import REQUESTS
+from queuectld.protocol.messages import REQUESTS, Enqueue, Stage
 from queuectld.protocol.replies import EventView, Finished, Output
 from queuectld.protocol.words import VERSION
 
@@ -44,6 +44,9 @@ def schema() -> dict[str, Any]:
     unique = list(dict.fromkeys(forms))
     shown, definitions = msgspec.json.schema_components(unique, schema_hook=_custom, ref_template=_PLACE)
     place = dict(zip(unique, shown, strict=True))
+    for taking in (Enqueue, Stage):
+        # To the classes they are raw, since each is read by itself.
+        definitions[taking.__name__]["properties"]["jobs"]["items"] = place[JobSpec]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"The protocol of queuectld {VERSION}: a line that a client sends",

@@ -56,7 +56,6 @@ ERROR_CODES: Final = (
     "no_such_key",
     "no_such_queue",
     "no_such_stream",
-    "no_such_worker",
     "stale",
     "store",
     "store_damaged",
@@ -74,15 +73,10 @@ REASONS: Final = (
     "exited",
     "signalled",
     "timeout",
-    "silent",
     "cancelled",
     "not_started",
-    "out_of_memory",
-    "cpu_limit",
-    "output_limit",
     "lost",
     "interrupted",
-    "restarted",
     "host_error",
 )
 

@@ -22,14 +22,16 @@ from queuectld.store.base import Entry
 PATIENCE: Final = 5.0
 
 
-async def change_many(desk: Desk, request: AnyBulk, user: str, settled: Callable[[], None]) -> Changed:
+async def change_many(desk: Desk, request: AnyBulk, user: str) -> Changed:
     """Carry out a verb; each step is durable, and others are served in between."""
-    del settled
     return (await _steps(desk, request, user)).reply()
 
 
 async def cancel_many(desk: Desk, request: Cancel, user: str, settled: Callable[[], None]) -> Changed:
-    """Cancel jobs, and wait until those that ran are gone unless `no_wait` says not to."""
+    """Cancel jobs, and wait until those that ran are gone unless `no_wait` says not to.
+
+    Calls `settled` when all wishes are stored: what comes behind need not wait for commands to end.
+    """
     ends = Ends(desk)
     unsubscribe = desk.hub.subscribe(ends.committed)
     try:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from queuectld.config import Holder, policy
 from queuectld.domain.policy import Policy
+from queuectld.host.state_dir import OUTPUT, OVERRIDES
 from queuectld.keys import Config
 from queuectld.service.control import Control
 from queuectld.service.hub import Hub
@@ -80,12 +81,12 @@ class Desk:
     @property
     def output_dir(self) -> Path:
         """Where the output of attempts lies."""
-        return Path(self.facts.state_dir, "output")
+        return Path(self.facts.state_dir, OUTPUT)
 
     @property
     def overrides_file(self) -> Path:
         """Where `config_set` keeps what it is told."""
-        return Path(self.facts.state_dir, "overrides.json")
+        return Path(self.facts.state_dir, OVERRIDES)
 
     def lens(self) -> Lens:
         """Return what views of jobs need besides them."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, assert_never
+
+import msgspec
 
 from queuectld.errors import DrainingError
 from queuectld.protocol.messages import (
@@ -83,27 +86,28 @@ def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
         case Wait():
             return Stream(lambda outlet: await_jobs(desk, request, outlet, user))
         case SignalJob():
-            return Change(partial(signal_job, desk, request))
+            return _change(partial(signal_job, desk, request))
         case Cancel():
             return Change(partial(cancel_many, desk, request, user), long=not request.no_wait)
         case Retry() | Discard() | Undelete():
-            return Change(partial(change_many, desk, request, user))
+            return _change(partial(change_many, desk, request, user))
         case WorkerList():
             return Now(settings.list_workers(desk))
         case WorkerStart():
-            return Change(partial(settings.start_workers, desk, request, user))
+            return _change(partial(settings.start_workers, desk, request, user))
         case WorkerStop():
-            return Change(partial(settings.stop_workers, desk, request, user))
+            return _change(partial(settings.stop_workers, desk, request, user))
         case GetStatus():
+            # By the connection that writes: it has the counts in memory, and knows what is due next.
             return Write(partial(report, basis=_basis(desk)))
         case Events():
             return Stream(partial(tell_events, desk, request))
         case ConfigList():
             return Now(settings.list_settings(desk, request))
         case ConfigSet():
-            return Change(partial(settings.set_key, desk, request, user))
+            return _change(partial(settings.set_key, desk, request, user))
         case ConfigUnset():
-            return Change(partial(settings.unset_key, desk, request, user))
+            return _change(partial(settings.unset_key, desk, request, user))
         case Shutdown():
             desk.control.shutdown(request.mode)
             return Now(Done())
@@ -111,6 +115,11 @@ def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
             return Stop(request.stream)
         case _:
             assert_never(request)
+
+
+def _change(run: Callable[[], Awaitable[msgspec.Struct]]) -> Change:
+    """Return a change that nothing behind it overtakes before its end."""
+    return Change(lambda _settled: run())
 
 
 def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Write:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -70,6 +70,3 @@ class Stop(NamedTuple):
 
 
 Plan = Now | Refuse | Write | Read | Reads | Change | Stream | Stop
-
-# How a plan came out.
-Result = Any

@@ -1,9 +1,11 @@
 """Listens, greets, admits, and lets go: the front of the daemon.
 
-server = Server(desk, clients=1000)
-await server.start()   # socket, mode, group and TCP as configured
-…
-await server.stop()
+In short::
+
+    server = Server(desk, clients=1000)
+    await server.start()   # socket, mode, group and TCP as configured
+    …
+    await server.stop()
 """
 
 from __future__ import annotations
@@ -79,13 +81,12 @@ class Server:
 
     async def _serve(self, sock: socket.socket, identify: Callable[[Any], Peer] | None) -> None:
         session = partial(Session, self, identify=identify, hello_timeout=self._hello_timeout)
-        create = asyncio.get_running_loop().create_server
+        loop = asyncio.get_running_loop()
         if sock.family == socket.AF_UNIX:
-            self._servers.append(
-                await asyncio.get_running_loop().create_unix_server(session, sock=sock, backlog=BACKLOG)
-            )
+            server = await loop.create_unix_server(session, sock=sock, backlog=BACKLOG)
         else:
-            self._servers.append(await create(session, sock=sock, backlog=BACKLOG))
+            server = await loop.create_server(session, sock=sock, backlog=BACKLOG)
+        self._servers.append(server)
 
     @property
     def tcp_address(self) -> tuple[str, int] | None:

@@ -23,9 +23,8 @@ def list_settings(desk: Desk, request: ConfigList) -> Settings:
     return Settings(settings=desk.holder.loaded.settings(request.keys))
 
 
-async def set_key(desk: Desk, request: ConfigSet, user: str, settled: Callable[[], None]) -> Settings:
+async def set_key(desk: Desk, request: ConfigSet, user: str) -> Settings:
     """Override a key. Raises `NoSuchKeyError`, `BadConfigError`."""
-    del settled
     now = desk.clock()
     await _take_up(
         desk, lambda old: old.with_override(request.key, request.value, user, now), "config.set", request.key, user
@@ -33,16 +32,14 @@ async def set_key(desk: Desk, request: ConfigSet, user: str, settled: Callable[[
     return Settings(settings=desk.holder.loaded.settings((request.key,)))
 
 
-async def unset_key(desk: Desk, request: ConfigUnset, user: str, settled: Callable[[], None]) -> Settings:
+async def unset_key(desk: Desk, request: ConfigUnset, user: str) -> Settings:
     """Take an override away. Raises `NoSuchKeyError`."""
-    del settled
     await _take_up(desk, lambda old: old.without_override(request.key), "config.unset", request.key, user)
     return Settings(settings=desk.holder.loaded.settings((request.key,)))
 
 
-async def start_workers(desk: Desk, request: WorkerStart, user: str, settled: Callable[[], None]) -> Workers:
+async def start_workers(desk: Desk, request: WorkerStart, user: str) -> Workers:
     """Set the bound of the pool and start that many; without a number, as many as before `worker_stop`."""
-    del settled
     now, count = desk.clock(), request.count
     if count is not None:
         await _bound(desk, lambda old: old.with_override("workers", count, user, now), user)
@@ -52,9 +49,8 @@ async def start_workers(desk: Desk, request: WorkerStart, user: str, settled: Ca
     return list_workers(desk)
 
 
-async def stop_workers(desk: Desk, request: WorkerStop, user: str, settled: Callable[[], None]) -> Workers:
+async def stop_workers(desk: Desk, request: WorkerStop, user: str) -> Workers:
     """Let no worker run any more; what runs may end, or goes back to its queue."""
-    del settled
     now = desk.clock()
     await _bound(desk, lambda old: old.paused(user, now), user)
     if request.now:

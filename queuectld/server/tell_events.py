@@ -9,7 +9,7 @@ from queuectld.protocol.messages import Events
 from queuectld.protocol.replies import EventsEnd
 from queuectld.server.desk import Desk
 from queuectld.server.outlet import Outlet
-from queuectld.service.jobs import named
+from queuectld.service.selection import job_named
 from queuectld.service.views import event_view
 from queuectld.store.base import History, Reader
 
@@ -39,7 +39,7 @@ async def tell_events(desk: Desk, request: Events, outlet: Outlet) -> EventsEnd:
 
 
 def _beginning(reader: Reader, request: Events) -> tuple[int | None, int]:
-    seq = None if request.job is None else named(reader, request.job).seq
+    seq = None if request.job is None else job_named(reader, request.job, "$.job").seq
     newest = reader.last_entry()
     # Numbers that are far off need not be ones that a store can hold.
     return seq, newest + 1 if request.start is None else min(request.start, newest + 1)

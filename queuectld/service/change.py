@@ -14,7 +14,7 @@ from queuectld.errors import BadRequestError, QueueCTLError
 from queuectld.protocol.messages import Bulk, Cancel, Discard, Retry, Undelete
 from queuectld.protocol.replies import Changed, Refused
 from queuectld.service.history import move
-from queuectld.service.selection import conditions, named, narrowed, refusal
+from queuectld.service.selection import conditions, each_named, narrowed, refusal
 from queuectld.store.base import Query, Reader, Store
 
 # Rows that one transaction changes at most, so that others are served in between.
@@ -117,7 +117,7 @@ def _room(request: AnyBulk, so_far: Progress) -> int:
 def _step_named(store: Store, request: AnyBulk, so_far: Progress, act: Act) -> Progress:
     first = so_far.after or 0
     ids = request.select.ids[first : first + STEP]
-    found = named(store, ids, deleted=isinstance(request, Undelete))
+    found = each_named(store, ids, deleted=isinstance(request, Undelete))
     wanted = narrowed(store, request.select, [job.seq for _, job in found if isinstance(job, Job)])
     for place, job in found:
         if _room(request, so_far) == 0:

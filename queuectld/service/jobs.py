@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import VISIBLE, Job, State
-from queuectld.errors import BadRequestError, QueueCTLError
+from queuectld.errors import BadRequestError
 from queuectld.protocol.messages import CountJobs, GetJob, ListJobs, Selector
+from queuectld.protocol.output import LOG_SUFFIX
 from queuectld.protocol.replies import AttemptView, Count, JobDetail, Jobs
 from queuectld.service import selection
 from queuectld.service.environment import unpack_environment
@@ -23,17 +24,9 @@ from queuectld.store.base import Query, Reader
 _PAGE: Final = 1000
 
 
-def named(reader: Reader, text: str) -> Job:
-    """Return the job of a request that names one. Raises `NoSuchJobError` or `AmbiguousIdError` with the path."""
-    try:
-        return reader.resolve(text)
-    except QueueCTLError as error:
-        raise type(error)(error.message, path="$.job") from None
-
-
 def detail(reader: Reader, request: GetJob, lens: Lens, output_dir: Path, output_limit: int) -> JobDetail:
     """Return everything about one job; of its environment the names only, unless the values are asked for."""
-    job = named(reader, request.job)
+    job = selection.job_named(reader, request.job, "$.job")
     return JobDetail(
         job=job_view(job, lens),
         spec=spec_view(job, with_env=request.with_env),
@@ -44,7 +37,7 @@ def detail(reader: Reader, request: GetJob, lens: Lens, output_dir: Path, output
 
 
 def _attempt(attempt: Attempt, job: Job, output_dir: Path) -> AttemptView:
-    file = Path(f"{output_base(output_dir, job.seq, attempt.number)}.log")
+    file = Path(f"{output_base(output_dir, job.seq, attempt.number)}{LOG_SUFFIX}")
     return replace(attempt_view(attempt), output_file=str(file) if file.exists() else None)
 
 

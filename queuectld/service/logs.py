@@ -10,11 +10,12 @@ from msgspec.structs import replace
 
 from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import FINAL, Job, State
-from queuectld.errors import NoSuchAttemptError, NoSuchJobError, QueueCTLError
+from queuectld.errors import NoSuchAttemptError, NoSuchJobError
 from queuectld.protocol.messages import Logs
 from queuectld.protocol.output import GAP, STREAM_NAMES
 from queuectld.protocol.replies import Output
 from queuectld.service.output_files import OutputFiles, Stretch, output_base
+from queuectld.service.selection import job_named
 from queuectld.service.utf8 import incomplete_tail, missing_bytes
 from queuectld.service.views import iso
 from queuectld.store.base import Reader
@@ -57,10 +58,7 @@ def places(reader: Reader, request: Logs) -> list[Place]:
     """Return where to begin with each job. Raises `NoSuchJobError`, `AmbiguousIdError`, `NoSuchAttemptError`."""
     found: dict[int, Place] = {}
     for position, text in enumerate(request.jobs):
-        try:
-            job = reader.resolve(text)
-        except QueueCTLError as error:
-            raise type(error)(error.message, path=f"$.jobs[{position}]") from None
+        job = job_named(reader, text, f"$.jobs[{position}]")
         found.setdefault(job.seq, Place(job.seq, job.id, _first_number(job, request)))
     return list(found.values())
 
@@ -108,14 +106,17 @@ class _Found(NamedTuple):
 
 
 def _read_on(job: Job, attempt: Attempt, request: Logs, place: Place, output_dir: Path, limit: int) -> _Found:
-    kept = limit if job.spec.limits.output is None else job.spec.limits.output
-    missing = 0 if attempt.outcome is None else attempt.outcome.output_missing
-    base = output_base(output_dir, job.seq, attempt.number)
-    with OutputFiles(base, live=attempt.live, limit=kept, missing=missing) as files:
+    with _output_of(job, attempt, output_dir, limit) as files:
         if place.offset is None:
             place = place._replace(offset=_beginning(files, request))
         found = _pieces(files, attempt, request, place)
         return _told_of_missing(files, attempt, request, found) if found.exhausted and not attempt.live else found
+
+
+def _output_of(job: Job, attempt: Attempt, output_dir: Path, limit: int) -> OutputFiles:
+    kept = limit if job.spec.limits.output is None else job.spec.limits.output
+    missing = 0 if attempt.outcome is None else attempt.outcome.output_missing
+    return OutputFiles(output_base(output_dir, job.seq, attempt.number), live=attempt.live, limit=kept, missing=missing)
 
 
 def _beginning(files: OutputFiles, request: Logs) -> int:
@@ -247,10 +248,7 @@ def tail(reader: Reader, job: Job, lines: int, output_dir: Path, limit: int) -> 
     if not attempts or not lines:
         return ""
     attempt = attempts[-1]
-    kept = limit if job.spec.limits.output is None else job.spec.limits.output
-    missing = 0 if attempt.outcome is None else attempt.outcome.output_missing
-    base = output_base(output_dir, job.seq, attempt.number)
-    with OutputFiles(base, live=attempt.live, limit=kept, missing=missing) as files:
+    with _output_of(job, attempt, output_dir, limit) as files:
         offset = max(last_lines(files, lines, None), files.end - PIECE)
         text = bytearray()
         while (stretch := files.stretch(offset)) is not None:

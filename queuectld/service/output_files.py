@@ -9,7 +9,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from queuectld.protocol.output import GAP, RECORD_SIZE, Chunk, head_size, unpack
+from queuectld.protocol.output import (
+    GAP,
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    RECORD_SIZE,
+    RING_SUFFIX,
+    Chunk,
+    base_name,
+    head_size,
+    unpack,
+)
 
 # Records read from an index at a time.
 _WINDOW: Final = 512
@@ -26,7 +36,7 @@ class Stretch(NamedTuple):
 
 def output_base(output_dir: Path, seq: int, number: int) -> Path:
     """Return the files of an attempt, without their suffixes."""
-    return output_dir / str(seq // 1000) / f"{seq}.{number}"
+    return output_dir / base_name(seq, number)
 
 
 class OutputFiles:
@@ -38,9 +48,9 @@ class OutputFiles:
 
     def __init__(self, base: Path, *, live: bool, limit: int, missing: int = 0) -> None:
         """`live`: it may still be written; `limit`: how much is kept; `missing`: how much its outcome says was not."""
-        self._ring = _open(base, ".ring")
-        self._index = _open(base, ".idx")
-        self._log = _open(base, ".log")
+        self._ring = _open(base, RING_SUFFIX)
+        self._index = _open(base, INDEX_SUFFIX)
+        self._log = _open(base, LOG_SUFFIX)
         self._records = _size(self._index) // RECORD_SIZE
         self._window: list[Chunk] = []
         self._window_at = 0
@@ -122,7 +132,10 @@ class OutputFiles:
         return self.end
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return bytes from a logical offset on; the caller keeps to what stretches without a gap hold."""
+        """Return bytes from a logical offset on; the caller keeps to what stretches without a gap hold.
+
+        Nothing comes where the worker was faster than this reader: the next look finds a gap there.
+        """
         if self._log is None:
             return b""
         if self._ring_from is not None:
@@ -138,7 +151,20 @@ class OutputFiles:
         size = min(size, self.end - offset)
         place = (offset - self._head) % self._ring_size
         first = os.pread(self._ring, min(size, self._ring_size - place), place)
-        return first if len(first) == size else first + os.pread(self._ring, size - len(first), 0)
+        data = first if len(first) == size else first + os.pread(self._ring, size - len(first), 0)
+        return b"" if self._overtaken(offset) else data
+
+    def _overtaken(self, offset: int) -> bool:
+        """Whether the worker may have come round to this byte while it was read: then it is not what it was."""
+        size = _size(self._ring)
+        if size < self._head - 1:
+            # It has not gone round yet.
+            return False
+        last = max(0, _size(self._index) // RECORD_SIZE - 1)
+        newest = unpack(os.pread(self._index or 0, RECORD_SIZE, last * RECORD_SIZE))
+        # What it wrote since its newest record is not known, and taken for less than a quarter of the ring. An index
+        # without records is one that it gives up just now, and the ring with it.
+        return not newest or offset < newest[0].offset - size * 3 // 4
 
     def _find_gap(self, front: int, *, search: bool) -> Stretch | None:
         """Return what a finished log lacks. It is where the head ends, but the limit may have been another one."""

@@ -43,17 +43,19 @@ def query(reader: Reader, select: Selector) -> Query:
     """Return the query of a selector, its ids resolved. Raises `NoSuchJobError`, `AmbiguousIdError` with the path."""
     if not select.ids:
         return conditions(select)
-    return conditions(select, seqs=[_resolve(reader, text, position).seq for position, text in enumerate(select.ids)])
+    jobs = (job_named(reader, text, f"$.select.ids[{position}]") for position, text in enumerate(select.ids))
+    return conditions(select, seqs=[job.seq for job in jobs])
 
 
-def _resolve(reader: Reader, text: str, position: int) -> Job:
+def job_named(reader: Reader, text: str, path: str) -> Job:
+    """Return the job that a request names at `path`. Raises `NoSuchJobError` or `AmbiguousIdError` with that path."""
     try:
         return reader.resolve(text)
     except QueueCTLError as error:
-        raise type(error)(error.message, path=f"$.select.ids[{position}]") from None
+        raise type(error)(error.message, path=path) from None
 
 
-def named(reader: Reader, ids: Sequence[str], *, deleted: bool = False) -> list[tuple[int, Job | QueueCTLError]]:
+def each_named(reader: Reader, ids: Sequence[str], *, deleted: bool = False) -> list[tuple[int, Job | QueueCTLError]]:
     """Look up each id by itself, so that a wrong one harms no other; `deleted` takes whole ids of hidden jobs too.
 
     Returns (position, job or error); a job that several ids name is there once.

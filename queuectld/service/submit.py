@@ -11,8 +11,7 @@ from msgspec.structs import replace
 from queuectld.domain.job import Job, State
 from queuectld.domain.policy import Policy, rank
 from queuectld.domain.spec import INPUT_LIMIT, Blob, JobSpec, decode_spec, instant
-from queuectld.domain.wording import nearest
-from queuectld.errors import BadRequestError, DuplicateIdError, NoSuchQueueError, QueueCTLError
+from queuectld.errors import BadRequestError, DuplicateIdError, QueueCTLError
 from queuectld.keys import Config
 from queuectld.protocol.messages import Enqueue, Submission
 from queuectld.protocol.replies import Added, Enqueued, Refused
@@ -20,6 +19,7 @@ from queuectld.service.environment import captured, pack_environment
 from queuectld.service.resent import Key
 from queuectld.service.selection import refusal
 from queuectld.service.views import iso
+from queuectld.store.admission import no_such_queue
 from queuectld.store.base import Store
 
 # More waiting jobs than this in front of a new one are worth a word.
@@ -105,6 +105,8 @@ def _store(
             refused.append(refusal(index, _placed(error, index)))
             if len(jobs) == 1:
                 raise _placed(error, index) from None
+    # What waits already is counted before these join it.
+    warnings = _warnings(store, drafts, terms)
     added: list[Added] = []
     named = [draft.id for draft in drafts]
     for index, name, result in zip(places, named, store.add(drafts, by=terms.owner), strict=True):
@@ -116,7 +118,7 @@ def _store(
             raise refusing
         refused.append(refusal(index, refusing))
     refused.sort(key=lambda one: one.index)
-    return Enqueued(jobs=tuple(added), refused=tuple(refused), warnings=_warnings(store, drafts, terms))
+    return Enqueued(jobs=tuple(added), refused=tuple(refused), warnings=warnings)
 
 
 def _added(job: Job, name: str, request: Enqueue, terms: Terms) -> Added:
@@ -137,21 +139,12 @@ def _placed(error: QueueCTLError, index: int) -> QueueCTLError:
 
 def _refused_by_store(error: Exception, index: int) -> QueueCTLError:
     match error:
-        case NoSuchQueueError():
-            return _placed(NoSuchQueueError(error.message, path="$.queue"), index)
         case DuplicateIdError():
             return _placed(DuplicateIdError(error.message, path="$.id"), index)
         case QueueCTLError():
             return _placed(error, index)
         case _:
             raise error
-
-
-def unknown_queue(name: str, known: Sequence[str], *, hints: bool) -> NoSuchQueueError:
-    """Return the error for a queue that nobody declared, with the nearest that there is."""
-    near = nearest(name, known) if hints else None
-    hint = f"; did you mean '{near}'?" if near else f"; there are: {', '.join(known[:10])}"
-    return NoSuchQueueError(f"there is no queue '{name}'{hint}", path="$.queue")
 
 
 def _warnings(store: Store, drafts: Sequence[Job], terms: Terms) -> tuple[str, ...]:
@@ -208,7 +201,7 @@ class Intake:
         self._known = self._known or tuple(self._store.queues())
         if name not in self._known:
             if self._terms.config.queues != "open":
-                raise unknown_queue(name, self._known, hints=hints)
+                raise no_such_queue(name, self._known, hints=hints)
             self._store.declare_queue(name)
         self._queues.add(name)
 

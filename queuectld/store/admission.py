@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 from queuectld.domain.ids import job_id
 from queuectld.domain.job import Job, State
 from queuectld.domain.wording import nearest
+from queuectld.errors import NoSuchQueueError
 from queuectld.store.base import Entry
 
 # Tells which of some ids are in use.
@@ -69,7 +70,8 @@ def same_request(job: Job, was: Job) -> bool:
     )
 
 
-def no_such_queue(name: str, declared: Collection[str]) -> str:
-    """Return for people what is wrong with the name of a queue."""
-    near = nearest(name, declared)
-    return f"there is no queue '{name}'" + (f" (did you mean '{near}'?)" if near else "")
+def no_such_queue(name: str, declared: Collection[str], *, hints: bool = True) -> NoSuchQueueError:
+    """Return the error for a queue that nobody declared; `hints`, which cost time, name the nearest that there is."""
+    near = nearest(name, declared) if hints else None
+    hint = f"; did you mean '{near}'?" if near else f"; there are: {', '.join(sorted(declared)[:10])}"
+    return NoSuchQueueError(f"there is no queue '{name}'{hint}", path="$.queue")

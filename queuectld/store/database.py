@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
+from queuectld.durable import sync_directory
 from queuectld.errors import DiskFullError, QueueCTLError, StoreDamagedError, StoreError
 
 Row = tuple[Any, ...]
@@ -140,11 +140,7 @@ class Database:
         except apsw.Error as error:
             raise self._translated(error) from error
         part.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
 
     def close(self) -> None:
         """Close the connection; once more does no harm."""
@@ -168,8 +164,8 @@ class Database:
                 return DiskFullError()
             case apsw.CorruptError() | apsw.NotADBError():
                 return StoreDamagedError(
-                    f"the database {self.path} is damaged ({error}); it is kept as it is: look at it with "
-                    "`queuectld db check`, bring back a copy with `queuectld db restore FILE`"
+                    f"the database {self.path} is damaged ({error}); it is kept as it is: put a copy in its place, "
+                    "or move it away to begin with an empty queue"
                 )
             case apsw.ConstraintError():
                 return ConstraintError(str(error))

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import Job, State
-from queuectld.errors import DuplicateIdError, NoSuchQueueError, StaleError, StoreError
+from queuectld.errors import DuplicateIdError, StaleError, StoreError
 from queuectld.store.admission import Numbers, enqueued, no_such_queue
 from queuectld.store.base import Entry, Removed, Retention
 from queuectld.store.blobs import digest_of, references
@@ -94,7 +94,7 @@ class MemoryStore(MemoryReader):
     def _add(self, draft: Job, by: str | None) -> Job | Exception:
         taken = {job.id for job in self._visible()}
         if draft.queue not in self._queues:
-            return NoSuchQueueError(no_such_queue(draft.queue, self._queues))
+            return no_such_queue(draft.queue, self._queues)
         if draft.id in taken:
             return DuplicateIdError(f"a job with id '{draft.id}' exists already")
         seq, name = Numbers(self._numbers["seq"], 1, taken.intersection).next(draft.id, taken)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import Job
-from queuectld.errors import DuplicateIdError, NoSuchQueueError, StaleError
+from queuectld.errors import DuplicateIdError, StaleError
 from queuectld.store.admission import Numbers, enqueued, no_such_queue, same_request
 from queuectld.store.base import Entry, Removed, Retention
 from queuectld.store.blobs import references
@@ -101,7 +101,7 @@ class SqliteStore(Commits):
         answers: list[Job | Exception] = []
         for draft in drafts:
             if draft.queue not in self._declared:
-                answers.append(NoSuchQueueError(no_such_queue(draft.queue, self._declared)))
+                answers.append(no_such_queue(draft.queue, self._declared))
             elif draft.id in taken:
                 answers.append(DuplicateIdError(f"a job with id '{draft.id}' exists already"))
             else:

@@ -9,22 +9,16 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
-import struct
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from collections.abc import Iterator
+from typing import Final
 
-import msgspec
 import structlog
 
-from queuectld.domain.job import Job
-from queuectld.protocol.codec import LineBuffer, TooLong, encode
-from queuectld.protocol.worker_messages import LINE_LIMIT, FromWorker, Hello, ToWorker, decode_from_worker
+from queuectld.protocol.worker_messages import FromWorker, Hello, ToWorker
 from queuectld.supervisor.link import Link
-from queuectld.supervisor.plan import Vitals
 from queuectld.supervisor.rescue import Household
+from queuectld.supervisor.worker import Watcher, Worker, WorkerConnection
 from queuectld.supervisor.world import World
 from queuectld.worker import procfs
 
@@ -33,119 +27,9 @@ log = structlog.get_logger()
 SOCKET_NAME: Final = "worker.sock"
 # With no descriptor left, say.
 _WATCH_AGAIN: Final = 1.0
-_PEER: Final = struct.Struct("3i")
 # Signals that a daemon under a service manager or a shell may have had blocked or ignored, and that must not be
 # inherited that way by workers and their commands.
 _DEFAULT_SIGNALS: Final = (signal.SIGPIPE, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-
-
-@dataclass(eq=False, slots=True)
-class Worker:
-    """One worker process, and what the daemon knows of it. Monotonic times unless they say otherwise."""
-
-    name: str
-    pid: int
-    start: int
-    link: Link
-    # Wall clock.
-    started_at: float
-    # When it came into its phase.
-    since: float
-    heard_at: float
-    pidfd: int = -1
-    connection: WorkerConnection | None = None
-    job: Job | None = None
-    attempt: int | None = None
-    jobs_done: int = 0
-    vitals: Vitals | None = None
-    created: float | None = None
-    # The host would not start its last command: no work before this.
-    rest_until: float = 0.0
-    rest: float = 0.0
-    adoption: asyncio.TimerHandle | None = None
-    # The leader of its command's session, and that process's start time; and whether the store knows it.
-    started: tuple[int, int] | None = None
-    start_noted: bool = False
-    followers: dict[int, Callable[[], None]] = field(default_factory=dict)
-
-
-class Watcher(Protocol):
-    """Who is told."""
-
-    def on_hello(self, worker: Worker, hello: Hello) -> None:
-        """A worker connected, for the first time or again."""
-
-    def on_message(self, worker: Worker, message: FromWorker) -> None:
-        """A worker said something."""
-
-    def on_disconnect(self, worker: Worker) -> None:
-        """Its connection has been read to the end."""
-
-    def on_death(self, worker: Worker) -> None:
-        """Its process is gone; its connection may hold more to read."""
-
-
-class WorkerConnection(asyncio.Protocol):
-    """A connection on the worker socket; a stranger until its `hello` was believed."""
-
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
-        self._lines = LineBuffer(LINE_LIMIT)
-        self._transport: asyncio.Transport | None = None
-        self.worker: Worker | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (asyncio's signature is wider than its promise)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """Pass on what was said; who talks nonsense is cut off, which for a worker is no death."""
-        for line in self._lines.feed(data):
-            try:
-                if isinstance(line, TooLong):
-                    raise msgspec.DecodeError("a line over the limit")
-                self._take(decode_from_worker(line))
-            except msgspec.MsgspecError as error:
-                name = self.worker.name if self.worker else None
-                log.warning("Worker channel broken", event_name="worker.refused", worker_id=name, error=str(error))
-                self.close()
-                return
-
-    def _take(self, message: FromWorker) -> None:
-        if isinstance(message, Hello):
-            self.worker = self._crew.recognise(self, message)
-            if self.worker is None:
-                self.close()
-        elif self.worker is not None:
-            self._crew.watcher.on_message(self.worker, message)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Everything that it said has been read."""
-        del exc
-        worker = self.worker
-        if worker is not None and worker.connection is self:
-            worker.connection = None
-            self._crew.watcher.on_disconnect(worker)
-
-    def send(self, message: ToWorker) -> None:
-        """Say something. A broken connection swallows it, and is noticed by itself."""
-        if self._transport is not None:
-            self._transport.write(encode(message))
-
-    def peer(self) -> tuple[int, int]:
-        """Return the process and user at the other end, as the kernel vouches for them."""
-        connection = self._transport.get_extra_info("socket") if self._transport else None
-        if connection is None:
-            return -1, -1
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-        pid, uid, _ = _PEER.unpack(raw)
-        return pid, uid
-
-    def close(self) -> None:
-        """Hang up, after what was sent."""
-        if self._transport is not None:
-            self._transport.close()
 
 
 class Crew:
@@ -154,7 +38,7 @@ class Crew:
     def __init__(self, world: World, watcher: Watcher) -> None:
         """`watcher` is told what happens."""
         self._world = world
-        self.watcher = watcher
+        self._watcher = watcher
         self.household = Household()
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Worker] = {}
@@ -293,7 +177,7 @@ class Crew:
     def _dead(self, worker: Worker) -> None:
         self.unwatch(worker)
         if not worker.link.dead:
-            self.watcher.on_death(worker)
+            self._watcher.on_death(worker)
 
     def recognise(self, connection: WorkerConnection, hello: Hello) -> Worker | None:
         """Return who is at the other end, if it is who it says."""
@@ -311,8 +195,17 @@ class Crew:
         # An earlier connection is over, even if we did not notice yet: it was read to its end before this one was made.
         self.disconnect(worker)
         worker.connection = connection
-        self.watcher.on_hello(worker, hello)
+        self._watcher.on_hello(worker, hello)
         return worker
+
+    def heard(self, worker: Worker, message: FromWorker) -> None:
+        """Pass on what a worker said."""
+        self._watcher.on_message(worker, message)
+
+    def lost(self, worker: Worker) -> None:
+        """Pass on that a worker's connection is over, and has been read to its end."""
+        worker.connection = None
+        self._watcher.on_disconnect(worker)
 
     def kill(self, worker: Worker) -> None:
         """End a worker's process at once; its death is noticed as any other."""

@@ -17,10 +17,12 @@ from queuectld.protocol.worker_messages import Follow, Run
 from queuectld.service.attempts import Claimed, Claims, Offer
 from queuectld.service.run_spec import InputFiles, run_spec
 from queuectld.store.base import Entry
-from queuectld.supervisor.crew import Crew, Worker
+from queuectld.supervisor.actions import Action
+from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.demand import Demand
-from queuectld.supervisor.link import Action, Phase
+from queuectld.supervisor.link import Phase
 from queuectld.supervisor.records import Records
+from queuectld.supervisor.worker import Worker
 from queuectld.supervisor.world import World
 
 log = structlog.get_logger()
@@ -153,8 +155,7 @@ class Dispatcher:
 
     def next_offer(self, worker: Worker, token: int, outcome: Outcome) -> Offer | None:
         """Return the worker itself, if it may have another job in the commit that records the end of this one."""
-        fit = worker.connection is not None and not worker.link.retiring and outcome.reason is not Reason.HOST_ERROR
-        if not fit or self._around.draining:
+        if not _takes_work(worker) or outcome.reason is Reason.HOST_ERROR or self._around.draining:
             return None
         # It still counts as busy with the attempt that is ending.
         room = self._room() + (token == worker.link.token and token not in self._lent)
@@ -227,8 +228,11 @@ class Dispatcher:
 
 
 def _is_free(worker: Worker, now: float) -> bool:
-    link = worker.link
-    return link.phase is Phase.IDLE and worker.connection is not None and not link.retiring and worker.rest_until <= now
+    return worker.link.phase is Phase.IDLE and _takes_work(worker) and worker.rest_until <= now
+
+
+def _takes_work(worker: Worker) -> bool:
+    return worker.connection is not None and not (worker.link.retiring or worker.link.dead)
 
 
 def _offer(worker: Worker) -> Offer:

@@ -12,12 +12,13 @@ from msgspec.structs import replace
 
 from queuectld.domain.attempt import Attempt, Outcome, Reason
 from queuectld.service.attempts import Ending, vanished
-from queuectld.supervisor.crew import Crew, Worker
+from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Dispatcher, Surroundings
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.recovery import read_outcome, remove_outcome
 from queuectld.supervisor.rescue import Remains, end_remains
 from queuectld.supervisor.views import log_finished
+from queuectld.supervisor.worker import Worker
 from queuectld.supervisor.world import World
 
 log = structlog.get_logger()
@@ -50,7 +51,7 @@ class Endings:
         # What does not die, by token.
         self.stuck: dict[int, str] = {}
 
-    def settle(self, worker: Worker, token: int, outcome: Outcome, *, filed: bool) -> None:
+    def settle(self, worker: Worker, token: int, outcome: Outcome) -> None:
         """Record what a worker reported, and claim its next job in the same commit."""
         offer = self._dispatcher.next_offer(worker, token, outcome)
         demand = self._dispatcher.demand
@@ -59,18 +60,16 @@ class Endings:
         def done(ending: Ending | BaseException) -> None:
             if isinstance(ending, BaseException):
                 self._complain(token, ending)
-                self._loop.call_later(_AGAIN, lambda: self.settle(worker, token, outcome, filed=filed))
+                self._loop.call_later(_AGAIN, lambda: self.settle(worker, token, outcome))
                 return
             # A report of the past changes nothing, and did not look for a job either.
             if offer is not None and ending.job is not None:
                 demand.served_one(found=ending.claimed is not None, ticket=ticket)
-            self._settled(worker, token, ending, filed=filed)
+            self._settled(worker, token, ending)
 
         self._records.finish(token, outcome, done, offer=offer)
 
-    def _settled(self, worker: Worker, token: int, ending: Ending, *, filed: bool) -> None:
-        if filed:
-            remove_outcome(self._world.state.outcomes, self._world.store, token)
+    def _settled(self, worker: Worker, token: int, ending: Ending) -> None:
         self._recorded(worker, ending)
         claimed = ending.claimed
         given = claimed.attempt.token if claimed else None
@@ -78,6 +77,10 @@ class Endings:
         if claimed:
             self._dispatcher.hand_over(worker, claimed)
         self._dispatcher.dispatch()
+
+    def unfile(self, token: int) -> None:
+        """Remove the file of an outcome that is on record."""
+        remove_outcome(self._world.state.outcomes, self._world.store, token)
 
     def give_back(self, worker: Worker, token: int, reason: Reason, why: str) -> None:
         """Record that an attempt never started."""

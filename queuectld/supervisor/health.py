@@ -10,10 +10,11 @@ from typing import Final, assert_never
 import structlog
 
 from queuectld.config import Holder
-from queuectld.supervisor.crew import Crew, Worker
+from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.link import Phase
 from queuectld.supervisor.plan import Action, Kill, Limits, Picture, Retire, Spawn, plan
 from queuectld.supervisor.vitals import Reading, Subject, examine
+from queuectld.supervisor.worker import Worker
 
 log = structlog.get_logger()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ import structlog
 from queuectld.config import Holder
 from queuectld.errors import QueueCTLError
 from queuectld.host.ledger import Ledger
+from queuectld.keys import Config
 from queuectld.protocol.output import SUFFIXES, base_name
 from queuectld.store.base import Removed, Retention
 
@@ -32,16 +34,26 @@ class Janitor:
         self._config = config
         self._output = output
         self._clock = clock
+        self._changed = asyncio.Event()
+        self._kept = retention_of(config.config)
+        config.listen(self._reconfigured)
+
+    def _reconfigured(self, config: Config) -> None:
+        kept, self._kept = self._kept, retention_of(config)
+        if self._kept != kept:
+            self._changed.set()
 
     async def run(self) -> None:
-        """Clean up now and every ten minutes, until cancelled."""
+        """Clean up now, every ten minutes and when less is to be kept, until cancelled."""
         while True:
+            self._changed.clear()
             try:
                 await self.clean()
             except QueueCTLError as error:
                 # A full disk passes, and everything worse ends the daemon by itself.
                 log.warning("Cannot remove old jobs", event_name="store.failed", error=error.message)
-            await asyncio.sleep(_ROUND)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), _ROUND)
 
     async def clean(self) -> None:
         """Remove, step by step, all that is due."""
@@ -57,13 +69,12 @@ class Janitor:
             log.info("Old jobs removed", event_name="store.expired", count=jobs, entries=entries)
 
     async def _step(self) -> Removed:
-        retention, now = retention_of(self._config), self._clock()
+        retention, now = retention_of(self._config.config), self._clock()
         return await self._ledger.write(lambda store: store.expire(retention, now=now, limit=_STEP))
 
 
-def retention_of(config: Holder) -> Retention:
+def retention_of(keys: Config) -> Retention:
     """Return how long things are kept."""
-    keys = config.config
     return Retention(
         finished=keys.retention_finished,
         finished_count=keys.retention_count,

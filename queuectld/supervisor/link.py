@@ -8,7 +8,7 @@ end counts only when its process is gone and its connection has been read to the
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.protocol.worker_messages import (
@@ -26,6 +26,18 @@ from queuectld.protocol.worker_messages import (
     Stop,
     ToWorker,
     Welcome,
+)
+from queuectld.supervisor.actions import (
+    Action,
+    Available,
+    Await,
+    GiveBack,
+    Refuse,
+    Remove,
+    Rescue,
+    Send,
+    Settle,
+    Unfile,
 )
 
 
@@ -52,54 +64,6 @@ _ON_ITS_WAY: Final = frozenset({Phase.CLAIMING, Phase.PREPARING, Phase.SETTLING}
 _NEVER_STARTED: Final = "its command was never started"
 
 
-class Send(NamedTuple):
-    """Say this to the worker."""
-
-    message: ToWorker
-
-
-class Settle(NamedTuple):
-    """Record the outcome of its attempt; answer by `Link.settled`."""
-
-    token: int
-    outcome: Outcome
-    # The worker may have left it in a file too.
-    filed: bool
-
-
-class GiveBack(NamedTuple):
-    """Its command was never started: requeue the attempt; answer by `Link.given_back`."""
-
-    token: int
-    reason: Reason
-    why: str
-
-
-class Available(NamedTuple):
-    """It can be given work."""
-
-
-class Await(NamedTuple):
-    """Expect it to connect within the time for adoption, or kill it."""
-
-
-class Rescue(NamedTuple):
-    """It is dead: look for its outcome, end what it left running, record; answer by `Link.settled`."""
-
-    token: int
-
-
-class Remove(NamedTuple):
-    """It is dead and nothing is left of it."""
-
-
-class Refuse(NamedTuple):
-    """It cannot be spoken with; close the connection and wait for its outcome file."""
-
-
-Action = Send | Settle | GiveBack | Available | Await | Rescue | Remove | Refuse
-
-
 class Link:
     """One worker, from its start, or its adoption, to its end."""
 
@@ -114,8 +78,10 @@ class Link:
         self.retiring = False
         # What it was told about ending its attempt, to be told again to whoever takes up the connection.
         self._stop: Stop | None = None
-        # The attempt before, whose end is on record and is to be confirmed along with the next command.
+        # The attempt before, whose end is on record and is to be confirmed along with the next command, or without one.
         self._unconfirmed: int | None = None
+        # The last attempt that it came back with as ended: it may have left the outcome in a file too.
+        self._filed: int | None = None
 
     @property
     def awaited(self) -> bool:
@@ -137,6 +103,7 @@ class Link:
     def hello(self, hello: Hello) -> list[Action]:
         """A connection was made, for the first time or again."""
         if not OLDEST_WORKER <= hello.protocol <= CHANNEL_VERSION:
+            self.connected = False
             return [Refuse()]
         self.connected = True
         welcome: list[Action] = [Send(Welcome(protocol=min(hello.protocol, CHANNEL_VERSION), store=self._store))]
@@ -162,19 +129,22 @@ class Link:
     def _hello_holding(self, store: str, token: int, outcome: Outcome) -> list[Action]:
         if store != self._store:
             return [Send(Stale(token)), *self._hello_idle()]
-        if self.phase in {Phase.SETTLING, Phase.PREPARING}:
-            # Its first report is on its way to the disk, or there already; the answer goes to this connection.
+        self._filed = token
+        if self.phase in _ON_ITS_WAY:
+            # Its first report is on its way to the disk, or there already; the answer goes to this connection, at the
+            # latest with the next command.
+            self._unconfirmed = token
             return []
         # Also if it is not the attempt that we know of: it may be recorded already, and the store tells.
         self.phase = Phase.SETTLING
-        return [Settle(token, outcome, filed=True)]
+        return [Settle(token, outcome)]
 
     def ended(self, message: Ended) -> list[Action]:
         """Its attempt is over."""
-        if self.phase is Phase.SETTLING:
+        if self.phase in _ON_ITS_WAY:
             return []
         self.phase = Phase.SETTLING
-        return [Settle(message.token, message.outcome, filed=False)]
+        return [Settle(message.token, message.outcome)]
 
     # What the store says.
 
@@ -200,30 +170,32 @@ class Link:
         if token == self.token:
             self.token = None
             self._stop = None
+        self._unconfirmed = None
+        unfiled = self._unfile(token)
         if claimed is not None:
             self.claimed(claimed)
             self._unconfirmed = token
-            return []
+            return unfiled
         if self.dead and not self.connected:
             # Nobody reads what would be sent.
-            return self._bury()
-        return [Send(Recorded(token) if recorded else Stale(token)), *self._rest()]
+            return [*unfiled, *self._bury()]
+        return [*unfiled, Send(Recorded(token) if recorded else Stale(token)), *self._rest()]
 
     def ready(self, run: Run) -> list[Action]:
         """Its next command can be sent; unless its end was asked for meanwhile, or it has died."""
         if self._stop is not None:
             return self.withdrawn(self._stop.reason, "it was stopped before it began")
-        if self.dead and not self.connected:
+        if self.dead:
             return self.withdrawn(Reason.INTERRUPTED, _NEVER_STARTED)
         self.phase = Phase.RUNNING
         before, self._unconfirmed = self._unconfirmed, None
-        return self._say(run if before is None else Recorded(before, run))
+        if before is None:
+            return self._say(run)
+        return [*self._unfile(before), *self._say(Recorded(before, run))]
 
     def withdrawn(self, reason: Reason, why: str) -> list[Action]:
         """The job that is its own, durably, cannot or must not be started."""
-        before, self._unconfirmed = self._unconfirmed, None
-        confirmed = [] if before is None else [Send(Recorded(before))]
-        return [*confirmed, *self._give_back(reason, why)]
+        return [*self._confirm(), *self._give_back(reason, why)]
 
     def given_back(self) -> list[Action]:
         """The attempt that never started is on record as such."""
@@ -278,9 +250,21 @@ class Link:
             # Its claim was committed, and its `run` never arrived.
             return self._give_back(Reason.INTERRUPTED, _NEVER_STARTED)
         self.phase = Phase.IDLE
+        confirmed = self._confirm()
         if self.retiring:
-            return self._say()
-        return [Available()] if self.connected else []
+            return [*confirmed, *self._say()]
+        return [*confirmed, Available()] if self.connected and not self.dead else confirmed
+
+    def _confirm(self) -> list[Action]:
+        """Let go of the attempt before; out of touch, its worker brings it up again when it comes back."""
+        before, self._unconfirmed = self._unconfirmed, None
+        return [] if before is None else [*self._unfile(before), Send(Recorded(before))]
+
+    def _unfile(self, token: int) -> list[Action]:
+        if token != self._filed:
+            return []
+        self._filed = None
+        return [Unfile(token)]
 
     def _say(self, *messages: ToWorker) -> list[Action]:
         """Say this, and that it may go if it retires: never before a job that is already its own."""

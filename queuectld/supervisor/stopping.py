@@ -15,8 +15,9 @@ import structlog
 
 from queuectld.config import Holder
 from queuectld.service.control import ShutdownMode
-from queuectld.supervisor.crew import Crew, Worker
+from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.link import Phase
+from queuectld.supervisor.worker import Worker
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from typing import Final, assert_never
 import structlog
 
 from queuectld.config import Holder, worker_limit
-from queuectld.domain.attempt import Attempt, Reason
+from queuectld.domain.attempt import Reason
 from queuectld.protocol.replies import WorkerView
 from queuectld.protocol.worker_messages import (
     Beat,
@@ -27,19 +27,19 @@ from queuectld.protocol.worker_messages import (
     Signal,
     Started,
 )
-from queuectld.service.attempts import vanished
 from queuectld.service.control import ShutdownMode
 from queuectld.service.hub import Hub
-from queuectld.supervisor import link as links
-from queuectld.supervisor.crew import Crew, Worker
+from queuectld.supervisor import actions
+from queuectld.supervisor.adoption import Adoption
+from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Dispatcher
 from queuectld.supervisor.endings import Endings
-from queuectld.supervisor.health import STALL, Health
-from queuectld.supervisor.link import Link, Phase
+from queuectld.supervisor.health import Health
+from queuectld.supervisor.link import Phase
 from queuectld.supervisor.records import Records
-from queuectld.supervisor.recovery import Fate, fate, filed_outcomes
 from queuectld.supervisor.stopping import Stopping
 from queuectld.supervisor.views import worker_view
+from queuectld.supervisor.worker import Worker
 from queuectld.supervisor.world import World
 from queuectld.worker import procfs
 
@@ -67,6 +67,7 @@ class Supervisor:
         self._stopping = Stopping(self._crew, config, stop=self._interrupt, retire=self._retire)
         self._dispatcher = Dispatcher(self, self._crew, records, config, world)
         self._endings = Endings(self, self._crew, records, self._dispatcher, world)
+        self._adoption = Adoption(self, self._crew, records, config, world)
         self._unsubscribe = hub.subscribe(self._dispatcher.heard)
 
     # Start and end.
@@ -74,47 +75,13 @@ class Supervisor:
     async def start(self) -> None:
         """Become the subreaper, take up what an earlier daemon left, and begin to give out work."""
         procfs.become_subreaper()
-        await self._record_filed()
-        boot_id = procfs.boot_id()
-        for attempt in await self._records.live_attempts():
-            await self._take_over(attempt, boot_id)
-        self._world.state.prune_input(frozenset(w.link.token for w in self._crew if w.link.token is not None))
-        for worker in self._crew.find():
-            self._await(worker)
+        await self._adoption.take_up()
         # Not before: a worker whose attempt is not known here yet would be told to drop it.
         await self._crew.listen()
         self._health.start()
         self._dispatcher.start(await self._records.waiting())
         self.replan()
         self._stopping.ready()
-
-    async def _record_filed(self) -> None:
-        filed = list(filed_outcomes(self._world.state.outcomes, self._world.store))
-        await self._records.finished_all(filed)
-        for one in filed:
-            one.path.unlink(missing_ok=True)
-        if filed:
-            log.info("Outcomes recovered", event_name="outcome.recovered", count=len(filed))
-
-    async def _take_over(self, attempt: Attempt, boot_id: str) -> None:
-        found = fate(attempt, boot_id=boot_id, start_time=procfs.start_time)
-        log.info("Attempt found", event_name="job.adopted", token=attempt.token, attempt=attempt.number, state=found)
-        if found is Fate.REBOOTED:
-            outcome = vanished(Reason.LOST, self._world.clock(), "the host went down")
-            await self._records.finished(attempt.token, outcome, reboot=True)
-            return
-        taken = self._crew.named(attempt.worker) is not None
-        name = f"{attempt.worker}-{attempt.worker_pid}" if taken else attempt.worker
-        link = Link(self._world.store, token=attempt.token)
-        worker = self._crew.register(name, attempt.worker_pid, attempt.worker_start, link)
-        worker.attempt = attempt.number
-        if attempt.pid is not None and attempt.pid_start is not None:
-            worker.started = (attempt.pid, attempt.pid_start)
-        if found is Fate.WIDOWED:
-            self._crew.unwatch(worker)
-            self.act(worker, link.died())
-        else:
-            self._await(worker)
 
     async def wait_until_stopped(self) -> None:
         """Return when a shutdown that was asked for is done, and nothing more will be submitted to the store."""
@@ -222,9 +189,7 @@ class Supervisor:
     def on_hello(self, worker: Worker, hello: Hello) -> None:
         """A worker connected."""
         worker.heard_at = self._loop.time()
-        if worker.adoption is not None:
-            worker.adoption.cancel()
-            worker.adoption = None
+        self._adoption.arrived(worker)
         self._health.lived(worker)
         log.debug("Worker connected", event_name="worker.ready", worker_id=worker.name, worker_pid=worker.pid)
         self.act(worker, worker.link.hello(hello))
@@ -307,26 +272,28 @@ class Supervisor:
 
     # Surroundings: what the parts need of the whole.
 
-    def act(self, worker: Worker, actions: Sequence[links.Action]) -> None:
+    def act(self, worker: Worker, decided: Sequence[actions.Action]) -> None:  # noqa: C901 - one case an action
         """Do what a link decided."""
-        for action in actions:
+        for action in decided:
             match action:
-                case links.Send(message=message):
+                case actions.Send(message=message):
                     self._crew.say(worker, message)
-                case links.Settle(token=token, outcome=outcome, filed=filed):
-                    self._endings.settle(worker, token, outcome, filed=filed)
-                case links.GiveBack(token=token, reason=reason, why=why):
+                case actions.Settle(token=token, outcome=outcome):
+                    self._endings.settle(worker, token, outcome)
+                case actions.Unfile(token=token):
+                    self._endings.unfile(token)
+                case actions.GiveBack(token=token, reason=reason, why=why):
                     self._endings.give_back(worker, token, reason, why)
-                case links.Available():
+                case actions.Available():
                     worker.since = self._loop.time()
                     self._dispatcher.dispatch()
-                case links.Await():
-                    self._await(worker)
-                case links.Rescue(token=token):
+                case actions.Await():
+                    self._adoption.expect(worker)
+                case actions.Rescue(token=token):
                     self.run(self._endings.rescue(worker, token))
-                case links.Remove():
+                case actions.Remove():
                     self._remove(worker)
-                case links.Refuse():
+                case actions.Refuse():
                     log.warning("Worker too old", event_name="worker.refused", worker_id=worker.name)
                     self._crew.disconnect(worker)
                 case _:
@@ -364,7 +331,7 @@ class Supervisor:
     def _spawn(self) -> bool:
         worker = self._crew.spawn(self._config.config.orphan_timeout)
         if worker is not None:
-            self._await(worker)
+            self._adoption.expect(worker)
         return worker is not None
 
     def _retire(self, worker: Worker) -> None:
@@ -372,22 +339,6 @@ class Supervisor:
 
     def _interrupt(self, worker: Worker, grace: float, kill_after: float) -> None:
         self.act(worker, worker.link.stop(Reason.INTERRUPTED, grace=grace, kill_after=kill_after))
-
-    def _await(self, worker: Worker) -> None:
-        if worker.link.token is not None:
-            log.info("Worker out of touch", event_name="worker.awaited", worker_id=worker.name)
-        if worker.adoption is None:
-            due = self._loop.time() + self._config.config.adopt_timeout
-            worker.adoption = self._loop.call_at(due, self._give_up, worker, due)
-
-    def _give_up(self, worker: Worker, due: float) -> None:
-        worker.adoption = None
-        if self._loop.time() > due + STALL:
-            # It was the loop that stood still: the worker may be at the door, and is let in first.
-            self._await(worker)
-            return
-        log.warning("Worker does not come back", event_name="worker.replaced", worker_id=worker.name, reason="silent")
-        self._crew.kill(worker)
 
     def _remove(self, worker: Worker) -> None:
         log.info("Worker ended", event_name="worker.ended", worker_id=worker.name, worker_pid=worker.pid)

@@ -10,8 +10,8 @@ from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import Job, State
 from queuectld.protocol.replies import WorkerView
 from queuectld.service.views import iso
-from queuectld.supervisor.crew import Worker
 from queuectld.supervisor.link import Phase
+from queuectld.supervisor.worker import Worker
 
 log = structlog.get_logger()
 

@@ -10,7 +10,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ import pytest
 from queuectl_cli.main import main
 from queuectl_cli.outcome import exit_code
 from tests.cli.scripted import HANG_UP, FakeDaemon, finished, job, output
+from tests.system.waiting import wait_for
 
 
 def refuse(code, message="no", **more):
@@ -458,20 +458,13 @@ def test_signals_go_to_the_command_and_the_second_interrupt_cancels(daemon, tmp_
 
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(2)
-    wait_until(lambda: daemon.of("signal"))
+    wait_for(lambda: daemon.of("signal"))
     process.send_signal(2)
 
     assert process.wait(10) == 143
     process.stdout.close()
     assert daemon.of("signal")[0]["number"] == 2
     assert daemon.of("cancel")[0]["select"]["ids"] == [daemon.of("signal")[0]["job"]]
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 # Starting a daemon.

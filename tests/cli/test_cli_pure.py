@@ -104,7 +104,7 @@ def test_one_bare_word_is_a_shell_command(text):
     assert words(text) == [{"command": text}]
 
 
-def test_json_is_json():
+def test_json_is_a_job_or_several():
     assert words('{"id":"job1","command":"echo hello"}') == [{"id": "job1", "command": "echo hello"}]
     assert words('[{"command":"a"},{"command":"b"}]') == [{"command": "a"}, {"command": "b"}]
 

@@ -8,6 +8,7 @@ import shlex
 import msgspec
 import pytest
 
+from queuectl_cli.commands.help import topics
 from queuectl_cli.main import TABLE, make_cli
 from queuectld.domain.spec import JobSpec, decode_spec
 from queuectld.protocol.words import OPERATIONS
@@ -201,6 +202,11 @@ def test_every_command_of_the_table_loads_and_explains_itself(call):
 
         assert called.status == 0
         assert called.out.startswith(f"Usage: queuectl {name}")
+
+
+@pytest.mark.parametrize("topic", topics())
+def test_a_topic_fits_a_terminal_of_80_columns(call, topic):
+    assert max(map(len, call("help", topic).out.splitlines())) <= 80
 
 
 def test_the_table_is_what_the_overview_shows():

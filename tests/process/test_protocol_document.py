@@ -7,16 +7,21 @@ import re
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import queuectld.protocol
-from queuectld.protocol.words import ERROR_CODES, OPERATIONS, STATES
+from queuectld.domain.transitions import Event
+from queuectld.protocol import frames, messages, replies
+from queuectld.protocol.words import ERROR_CODES, OPERATIONS, REASONS, STATES
 from queuectld.service.output_files import output_base
+from queuectld.service.views import WAITING_WORDS
 from queuectld.worker.output import Output
 from tests.process.server_rig import Client, Rig
 
 DOCUMENT = (Path(queuectld.protocol.__path__[0]) / "PROTOCOL.md").read_text()
 BLOCKS = re.findall(r"^```(transcript\S*)\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
+PROSE = re.sub(r"^```.*?^```", "", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
 ANY = "…"
 TOKEN = "a-token-of-more-than-16-characters"
 
@@ -99,11 +104,35 @@ def test_an_example_of_the_document_is_true(tmp_path, kind, transcript):
             client.close()
 
 
+def structs(*modules):
+    """Every class of messages, their parts included."""
+    return [
+        form
+        for module in modules
+        for form in vars(module).values()
+        if isinstance(form, type) and issubclass(form, msgspec.Struct) and form.__module__ == module.__name__
+    ]
+
+
+@pytest.mark.parametrize("form", structs(frames, messages, replies), ids=lambda form: form.__name__)
+def test_every_field_is_described_or_shown(form):
+    names = [field.encode_name for field in msgspec.structs.fields(form)]
+
+    assert [name for name in names if f"`{name}`" not in DOCUMENT and f'"{name}":' not in DOCUMENT] == []
+
+
+@pytest.mark.parametrize("form", structs(messages), ids=lambda form: form.__name__)
+def test_every_field_of_a_request_is_told_in_words(form):
+    names = {field.encode_name for field in msgspec.structs.fields(form)} - {"id"}
+
+    assert {name for name in names if f"`{name}`" not in PROSE} == set()
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_has_an_example(name):
     assert any(f'"op":"{name}"' in transcript for _, transcript in BLOCKS)
 
 
-@pytest.mark.parametrize("word", [*ERROR_CODES, *STATES])
-def test_every_code_and_state_is_explained(word):
+@pytest.mark.parametrize("word", [*ERROR_CODES, *STATES, *REASONS, *WAITING_WORDS, *(event.value for event in Event)])
+def test_every_word_of_a_reply_is_explained(word):
     assert f"`{word}`" in DOCUMENT

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from queuectld.errors import BadConfigError, StoreLockedError
 from queuectld.protocol.words import INFLIGHT_LIMIT
-from tests.process.server_rig import PATIENCE, Client, Rig
+from tests.process.server_rig import Client, Rig
+from tests.system.waiting import wait_for
 
 TOKEN = "a-token-of-more-than-16-characters"
 
@@ -37,13 +38,6 @@ def tcp(tmp_path):
     token_file.chmod(0o600)
     with Rig(tmp_path, environ={"QUEUECTLD_TCP": "127.0.0.1:0", "QUEUECTLD_TOKEN_FILE": str(token_file)}) as rig:
         yield rig
-
-
-def until(condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +67,7 @@ def test_a_line_that_is_no_request_is_answered_and_harms_nothing(client, line, c
 
     assert answer["error"]["code"] == code
     assert answer["id"] == number
+    assert "None" not in answer["error"]["message"]
     assert client.ok(op="ping")
 
 
@@ -171,7 +166,7 @@ def test_at_the_limit_of_open_requests_the_server_stops_reading(rig, client):
         rig.start_job()
     for number in range(INFLIGHT_LIMIT):
         client.send(op="cancel", select={"ids": [f"j{number}"]})
-    until(lambda: len([one for one in rig.control.asked if one[0] == "cancel"]) == INFLIGHT_LIMIT)
+    wait_for(lambda: len([one for one in rig.control.asked if one[0] == "cancel"]) == INFLIGHT_LIMIT)
     client.sock.setblocking(False)
 
     sent = send_until_full(client.sock)
@@ -185,7 +180,7 @@ def test_a_client_that_does_not_read_costs_no_memory(rig, client):
     rig.connect().ok(op="enqueue", jobs=[{"command": "x" * 1000} for _ in range(800)])
     for number in range(60):
         client.send(id=number, op="list", limit=800)
-    until(lambda: any(not one.room.is_set() for one in rig.call(lambda: list(rig.server._sessions))))
+    wait_for(lambda: any(not one.room.is_set() for one in rig.call(lambda: list(rig.server._sessions))))
 
     held = max(one._transport.get_write_buffer_size() for one in rig.call(lambda: list(rig.server._sessions)))
 
@@ -225,8 +220,8 @@ def test_a_connection_that_goes_away_in_the_middle_leaves_nothing(rig):
 
     client.close()
 
-    until(lambda: not rig.server._sessions)
-    until(lambda: not rig.hub._listeners)
+    wait_for(lambda: not rig.server._sessions)
+    wait_for(lambda: not rig.hub._listeners)
 
 
 def test_a_thousand_idle_connections_disturb_nobody(rig):

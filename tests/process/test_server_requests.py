@@ -512,3 +512,9 @@ def test_many_waiting_jobs_are_worth_a_warning(client):
         assert time.monotonic() < end
 
     assert "jobs wait in queue 'default' already" in warnings[0]
+
+
+def test_jobs_of_the_same_request_are_not_ahead_of_it(client):
+    first = client.ok(op="enqueue", jobs=[{"command": "true"} for _ in range(1500)])
+
+    assert first["warnings"] == []

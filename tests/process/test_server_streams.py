@@ -8,7 +8,8 @@ import pytest
 from queuectld.protocol.output import head_size
 from queuectld.service.output_files import output_base
 from queuectld.worker.output import Output
-from tests.process.server_rig import PATIENCE, Rig
+from tests.process.server_rig import Rig
+from tests.system.waiting import wait_for
 
 
 @pytest.fixture
@@ -70,13 +71,6 @@ def logs(client, **request):
     return events, end["ok"]
 
 
-def until(condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 def test_the_output_of_a_finished_job_comes_in_the_order_written(rig, client):
     job = Running(rig, client)
     job.write(b"one\n")
@@ -109,7 +103,7 @@ def test_a_follower_sees_what_a_running_job_writes_until_it_is_over(rig, client)
     job.write(b"first\n")
     stream = client.send(op="logs", jobs=[job.id], follow=True)
     assert client.receive()["event"]["data"] == "first\n"
-    until(lambda: job.token in rig.control.listeners)
+    wait_for(lambda: job.token in rig.control.listeners)
 
     job.write(b"second\n")
     assert client.receive()["event"]["data"] == "second\n"
@@ -127,7 +121,7 @@ def test_a_follower_stays_across_retries(rig, client):
     stream = client.send(op="logs", jobs=[job.id], follow=True)
     job.write(b"try 1\n")
     job.end(exit_code=1)
-    until(lambda: client_sees(rig, job.id) == "failed")
+    wait_for(lambda: client_sees(rig, job.id) == "failed")
     job.begin()
     job.write(b"try 2\n")
     job.end()
@@ -226,7 +220,7 @@ def test_half_a_character_waits_for_its_rest(rig, client):
     job.write(b"a\xe2\x82")
     stream = client.send(op="logs", jobs=[job.id], follow=True)
     assert client.receive()["event"]["data"] == "a"
-    until(lambda: job.token in rig.control.listeners)
+    wait_for(lambda: job.token in rig.control.listeners)
 
     job.write(b"\xac")
     assert client.receive()["event"]["data"] == "€"
@@ -256,7 +250,7 @@ def test_what_was_not_kept_is_told(rig, client):
 def test_a_follower_past_the_limit_gets_a_true_copy_with_its_gaps(rig, client):
     job = Running(rig, client, limit=4000)
     stream = client.send(op="logs", jobs=[job.id], follow=True)
-    until(lambda: job.token in rig.control.listeners)
+    wait_for(lambda: job.token in rig.control.listeners)
     data = b"".join(b"%07d\n" % number for number in range(4000))
     for start in range(0, len(data), 80):
         job.write(data[start : start + 80], at=time.time() + start)
@@ -301,7 +295,7 @@ def test_several_jobs_are_followed_at_once(rig, client):
 def test_a_stopped_follower_says_so(rig, client):
     job = Running(rig, client)
     stream = client.send(op="logs", jobs=[job.id], follow=True)
-    until(lambda: job.token in rig.control.listeners)
+    wait_for(lambda: job.token in rig.control.listeners)
 
     client.send(op="stop", stream=stream)
 
@@ -422,7 +416,7 @@ def test_a_final_failure_that_was_delivered_counts_as_seen(rig, client):
 def test_who_waits_within_a_job_lends_its_worker(rig, client):
     job = Running(rig, client)
     stream = client.send(op="wait", select={"ids": [job.id]}, lend=f"{rig.store.uuid}/{job.token}")
-    until(lambda: rig.control.lent == [job.token])
+    wait_for(lambda: rig.control.lent == [job.token])
 
     client.send(op="stop", stream=stream)
 

@@ -81,7 +81,7 @@ def test_the_command_leads_its_own_session_and_group(daemon):
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 126, 127, 255])
-def test_exit_codes(daemon, code):
+def test_the_exit_code_of_the_command_is_told(daemon, code):
     assert daemon.run(f"exit {code}").exit_code == code
 
 

@@ -289,7 +289,7 @@ def test_a_reader_does_not_read_an_older_format(stored):
 def test_a_file_that_is_no_database_is_refused_and_kept(path):
     path.write_bytes(b"not a database " * 1000)
 
-    with pytest.raises(StoreDamagedError, match="db restore"):
+    with pytest.raises(StoreDamagedError, match="move it away"):
         open_store(path)
     with pytest.raises(StoreDamagedError):
         open_reader(path)

@@ -7,6 +7,7 @@ import socket
 
 import pytest
 
+from tests.system import processes
 from tests.system.gate import Gate
 from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
@@ -73,6 +74,8 @@ UNKNOWN = [
     ("dlq", "retry", "nope"),
     ("dlq", "discard", "nope"),
     ("list", "nope"),
+    ("undelete", "nope"),
+    ("events", "--job", "nope"),
 ]
 
 
@@ -232,6 +235,21 @@ def test_over_tcp_nothing_is_answered_before_the_right_token(new_daemon, home) -
     assert right.code == 0, right
     assert refused.code == 77, refused
     assert without.code == 77, without
+
+
+def test_with_a_token_for_all_to_read_a_daemon_starts_nothing(new_daemon, home) -> None:
+    token = home / "token"
+    token.write_text("correct horse battery staple\n")
+    token.chmod(0o644)
+    daemon: LiveDaemon = new_daemon(tcp="127.0.0.1:0", token_file=str(token))
+
+    daemon.launch()
+
+    assert daemon.process is not None
+    assert daemon.process.wait(20) == 78
+    assert "can be read by everybody" in daemon.log_tail()
+    assert daemon.log_lines() == []
+    assert processes.of(home) == []
 
 
 def test_an_error_names_its_place_in_a_request(daemon: LiveDaemon) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.system.livedaemon import LiveDaemon
 
 
@@ -9,6 +11,15 @@ def test_a_job_sees_the_environment_it_was_submitted_from(daemon: LiveDaemon) ->
     done = daemon.cli("run", 'echo "$FLAVOUR"', env={"FLAVOUR": "sweet\nand sour"})
 
     assert done.out == "sweet\nand sour\n"
+
+
+@pytest.mark.parametrize(("given", "seen"), [("LANG=", "none"), ("LC_CTYPE=C", "C"), ("LC_CTYPE=C.UTF-8", "C.UTF-8")])
+def test_what_python_makes_of_the_locale_is_not_taken_for_the_submitters(
+    daemon: LiveDaemon, given: str, seen: str
+) -> None:
+    done = daemon.run(["env", "-u", "LANG", given, "queuectl", "run", "echo ${LC_CTYPE-none}"])
+
+    assert done.stdout.decode() == f"{seen}\n"
 
 
 def test_a_job_sees_the_directory_it_was_submitted_from(daemon: LiveDaemon) -> None:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "log_events": GROUND,
     "log_line": {"log_events"},
     "log": {"log_line", "protocol"},
-    "store": GROUND,
+    "store": GROUND | {"durable"},
     "worker": {"errors", "protocol"},
     "service": GROUND | SETTINGS | {"protocol", "store"},
     "host": GROUND | SETTINGS | {"protocol", "store", "durable", "service"},

@@ -52,3 +52,11 @@ def test_requests_are_closed_and_replies_open():
 
     assert definitions["Enqueue"]["additionalProperties"] is False
     assert "additionalProperties" not in definitions["JobView"]
+
+
+def test_the_jobs_of_a_request_are_described():
+    definitions = schema()["$defs"]
+
+    for name in ("Enqueue", "Stage"):
+        assert definitions[name]["properties"]["jobs"]["items"] == {"$ref": "#/$defs/JobSpec"}
+    assert definitions["JobSpec"]["additionalProperties"] is False

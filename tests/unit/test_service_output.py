@@ -96,6 +96,22 @@ def test_while_it_runs_past_the_limit_only_true_bytes_are_read(tmp_path, size):
     assert all(data[offset : offset + len(part)] == part for offset, stream, part in parts if stream != GAP)
 
 
+@pytest.mark.parametrize("size", [700, 1200, 2345])
+def test_bytes_that_the_worker_has_written_over_meanwhile_are_not_read(tmp_path, size):
+    data = numbered(size + 2000)
+    output = write(tmp_path / "1.1", data[:size], finish=False)
+
+    with OutputFiles(tmp_path / "1.1", live=True, limit=LIMIT) as files:
+        offset = max(500, files.end - 100)
+        before = files.read(offset, 8)
+        for start in range(size, size + 2000, 90):
+            output.take(data[start : start + 90], STDOUT, float(start))
+        after = files.read(offset, 8)
+
+    assert before == data[offset : offset + 8]
+    assert after == b""
+
+
 def test_a_changed_limit_does_not_matter_once_it_is_over(tmp_path):
     data = numbered(5000)
     output = write(tmp_path / "1.1", data)

@@ -95,7 +95,6 @@ def test_what_is_not_the_jobs_fault_spends_no_retry_and_keeps_its_place(reason, 
         (Reason.INTERRUPTED, 5, Event.BURY),
         # It never began.
         (Reason.INTERRUPTED, None, Event.REQUEUE),
-        (Reason.RESTARTED, 5, Event.REQUEUE),
         (Reason.HOST_ERROR, None, Event.REQUEUE),
     ],
 )
@@ -175,7 +174,7 @@ def test_a_retry_is_placed_by_due_time_and_priority(running, make_outcome, settl
             {"reason": Reason.NOT_STARTED, "message": "/nowhere: No such file"},
             "could not be started: /nowhere: No such file",
         ),
-        ({"reason": Reason.OUT_OF_MEMORY}, "out of memory"),
+        ({"reason": Reason.HOST_ERROR}, "host error"),
     ],
 )
 def test_the_error_of_a_job_is_one_line_for_people(outcome, line, make_outcome):

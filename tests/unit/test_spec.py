@@ -202,7 +202,7 @@ def test_what_another_version_will_do_is_refused_by_name_and_never_ignored(field
     *outer, name = field.split(".")
     job = {"command": "x"} | ({outer[0]: {name: 1}} if outer else {name: 1})
 
-    with pytest.raises(UnsupportedError, match=f"`{name}` is not supported by this version") as caught:
+    with pytest.raises(UnsupportedError, match=f"`{field}` is not supported by this version") as caught:
         decode_spec(json.dumps(job).encode())
 
     assert caught.value.path == f"$.{field}"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
-from hypothesis import given
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.protocol.worker_messages import (
@@ -22,18 +25,18 @@ from queuectld.protocol.worker_messages import (
     Welcome,
 )
 from queuectld.supervisor import views
-from queuectld.supervisor.link import (
+from queuectld.supervisor.actions import (
     Available,
     Await,
     GiveBack,
-    Link,
-    Phase,
     Refuse,
     Remove,
     Rescue,
     Send,
     Settle,
+    Unfile,
 )
+from queuectld.supervisor.link import Link, Phase
 
 STORE = "5" * 32
 OUTCOME = Outcome(reason=Reason.EXITED, exit_code=0, ended_at=1.0)
@@ -96,7 +99,7 @@ def test_a_worker_that_got_no_job_is_available_again():
 def test_an_end_is_recorded_before_it_is_confirmed():
     link = running()
 
-    assert link.ended(Ended(1, OUTCOME)) == [Settle(1, OUTCOME, filed=False)]
+    assert link.ended(Ended(1, OUTCOME)) == [Settle(1, OUTCOME)]
     assert link.settled(1, recorded=True) == [Send(Recorded(1, None)), Available()]
 
 
@@ -162,7 +165,7 @@ def test_a_worker_that_comes_back_with_an_outcome_has_it_recorded():
     link = running()
     link.disconnected()
 
-    assert Settle(1, OUTCOME, filed=True) in link.hello(hello(Holding(1, OUTCOME)))
+    assert Settle(1, OUTCOME) in link.hello(hello(Holding(1, OUTCOME)))
 
 
 def test_an_outcome_on_its_way_to_disk_is_not_recorded_twice():
@@ -217,7 +220,7 @@ def test_the_last_words_of_the_dead_count():
     link = running()
     link.died()
 
-    assert link.ended(Ended(1, OUTCOME)) == [Settle(1, OUTCOME, filed=False)]
+    assert link.ended(Ended(1, OUTCOME)) == [Settle(1, OUTCOME)]
     assert link.disconnected() == []
     assert link.settled(1, recorded=True) == [Remove()]
 
@@ -348,86 +351,259 @@ def test_a_worker_that_dies_before_its_command_was_sent_has_not_lost_the_job():
     assert link.given_back() == [Remove()]
 
 
-FACTS = st.sampled_from(
-    [
-        "idle",
-        "running",
-        "holding",
-        "holding past",
-        "offered",
-        "unclaimed",
-        "claimed",
-        "ready",
-        "withdrawn",
-        "stopped",
-        "ended",
-        "settled",
-        "next",
-        "gone",
-        "died",
-    ]
-)
+def test_a_worker_that_comes_back_after_its_next_job_was_withdrawn_is_told_of_the_one_before():
+    link = running()
+    link.ended(Ended(1, OUTCOME))
+    link.disconnected()
+    link.settled(1, recorded=True, claimed=2)
+
+    link.withdrawn(Reason.HOST_ERROR, "disk full")
+    assert sent(link.hello(hello(Holding(1, OUTCOME)))) == [Welcome(protocol=1, store=STORE)]
+    assert link.given_back() == [Unfile(1), Send(Recorded(1)), Available()]
 
 
-@given(st.lists(FACTS, max_size=40))
-def test_whatever_happens_an_attempt_is_neither_forgotten_nor_given_twice(facts):  # noqa: C901, PLR0912, PLR0915 - one branch a fact
-    """Drive a link as a world may that keeps to the rules of the store; count what it lets happen to each token."""
-    link, token, pending, open_tokens = Link(STORE), 0, None, set()
-    for fact in facts:
-        actions = []
-        alive = not link.dead
-        match fact:
-            case "idle" if alive and link.phase is not Phase.GONE:
-                actions = link.hello(hello())
-            case "running" if alive and link.token:
-                actions = link.hello(hello(Running(link.token)))
-            case "holding" if alive and link.token:
-                actions = link.hello(hello(Holding(link.token, OUTCOME)))
-            case "holding past" if alive and link.phase is not Phase.GONE:
-                actions = link.hello(hello(Holding(0, OUTCOME)))
-            case "offered" if link.phase is Phase.IDLE and link.connected and not link.retiring:
-                link.offered()
-            case "unclaimed" if link.phase is Phase.CLAIMING:
-                actions = link.unclaimed()
-            case "claimed" if link.phase is Phase.CLAIMING:
-                token += 1
-                open_tokens.add(token)
-                link.claimed(token)
-            case "ready" if link.phase is Phase.PREPARING:
-                actions = link.ready(run(token))
-            case "withdrawn" if link.phase is Phase.PREPARING:
-                actions = link.withdrawn(Reason.HOST_ERROR, "disk full")
-            case "stopped":
-                actions = link.stop(Reason.CANCELLED, grace=0.0, kill_after=None)
-            case "ended" if link.connected and link.phase is Phase.RUNNING and link.token:
-                actions = link.ended(Ended(link.token, OUTCOME))
-            case "settled" | "next" if pending is not None:
-                kind, ended = pending
-                pending = None
-                open_tokens.discard(ended)
-                if kind is GiveBack:
-                    actions = link.given_back()
-                elif fact == "next" and kind is Settle:
-                    token += 1
-                    open_tokens.add(token)
-                    actions = link.settled(ended, recorded=True, claimed=token)
-                else:
-                    actions = link.settled(ended, recorded=True)
-            case "gone" if link.connected:
-                actions = link.disconnected()
-            case "died" if alive:
-                actions = link.died()
+@pytest.mark.parametrize("claims", [True, False])
+def test_a_confirmation_that_got_lost_is_repeated_without_disturbing_a_claim(claims):
+    link = Link(STORE)
+    link.hello(hello())
+    link.offered()
+
+    assert sent(link.hello(hello(Holding(0, OUTCOME)))) == [Welcome(protocol=1, store=STORE)]
+    assert link.phase is Phase.CLAIMING
+    assert (claimed(link, 1) if claims else link.unclaimed()) == (
+        [Unfile(0), Send(Recorded(0, run(1)))] if claims else [Unfile(0), Send(Recorded(0)), Available()]
+    )
+
+
+def test_the_dead_are_given_no_work_even_before_they_are_read_to_the_end():
+    link = running()
+    link.ended(Ended(1, OUTCOME))
+    link.died()
+
+    assert Available() not in link.settled(1, recorded=True)
+
+
+def test_what_was_claimed_for_the_dead_is_not_sent_even_before_they_are_read_to_the_end():
+    link = Link(STORE)
+    link.hello(hello())
+    link.offered()
+    link.died()
+
+    assert [type(action) for action in claimed(link, 1)] == [GiveBack]
+
+
+@pytest.mark.parametrize("claims", [True, False])
+def test_the_file_of_an_outcome_is_removed_once_it_is_on_record_also_if_it_came_while_that_was_being_done(claims):
+    link = running()
+    link.ended(Ended(1, OUTCOME))
+    link.disconnected()
+    link.hello(hello(Holding(1, OUTCOME)))
+
+    assert Unfile(1) in link.settled(1, recorded=True, claimed=2 if claims else None)
+
+
+def test_the_file_of_an_outcome_that_came_too_late_is_removed_with_the_next_command():
+    link = running()
+    link.ended(Ended(1, OUTCOME))
+    link.disconnected()
+    link.settled(1, recorded=True, claimed=2)
+    link.hello(hello(Holding(1, OUTCOME)))
+
+    assert link.ready(run(2)) == [Unfile(1), Send(Recorded(1, run(2)))]
+
+
+def test_a_worker_of_an_unknown_protocol_is_out_of_touch_and_buried_when_it_dies():
+    link = running()
+    link.hello(hello(protocol=99))
+
+    assert link.died() == [Rescue(1)]
+
+
+MOSTLY = st.sampled_from([True, True, True, False])
+RARELY = MOSTLY.map(operator.not_)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever happens in whatever order, the rules hold. The machine here is a worker, the store and the supervisor.
+
+    The worker keeps to the rules of its end, but what was said to it may be lost with a connection.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.link = Link(STORE)
+        # What the worker has: the command it runs, the outcome it holds; and whether it was told to go.
+        self.runs = self.holds = None
+        self.told_to_go = False
+        self.tokens = 0
+        # Attempts that have no end in the store; those whose command was said; the end or claim under way.
+        self.live, self.said = set(), set()
+        self.under_way = None
+        # The stop that must not be forgotten, and the last one that was said on this connection.
+        self.noted = self.said_stop = None
+
+    @property
+    def alive(self):
+        return not self.link.dead
+
+    def do(self, actions, *, lost=False):
         for action in actions:
-            if isinstance(action, Settle | GiveBack | Rescue):
-                assert pending is None, "two ends of one worker's attempts are on their way at once"
-                pending = (type(action), action.token)
-            if isinstance(action, Available):
-                assert link.token is None
-                assert not open_tokens
-            if isinstance(action, Remove):
-                assert not open_tokens, "removed with an attempt that nobody ended"
-        assert len(open_tokens) <= 1
-        assert link.token is None or link.token in open_tokens
+            match action:
+                case Send(message=message):
+                    # Out of touch, it is swallowed.
+                    self.hear(message, lost=lost or not self.link.connected)
+                case Settle(token=token) | GiveBack(token=token) | Rescue(token=token):
+                    assert self.under_way is None, "two ends of one worker's attempts are on their way at once"
+                    offers = isinstance(action, Settle) and not (self.link.retiring or self.link.dead)
+                    self.under_way = (type(action), token, offers)
+                    if isinstance(action, GiveBack):
+                        assert self.runs != token, "given back while it runs"
+                        assert self.holds != token, "given back although its outcome is known"
+                case Unfile(token=token):
+                    assert token not in self.live, "removed before it was on record"
+                case Available():
+                    assert self.link.token is None
+                    assert not self.live
+                    assert self.alive
+                    assert self.holds is None or lost, "its outcome will never be confirmed"
+                case Remove():
+                    assert not self.live, "removed with an attempt that nobody ended"
+        if self.noted and self.link.token != self.noted[0]:
+            self.noted = None
+
+    def hear(self, message, *, lost):
+        match message:
+            case Recorded(token=token, run=command):
+                assert token not in self.live, "confirmed before it was on record"
+                if not lost and self.holds == token:
+                    self.holds = None
+                if command:
+                    self.hear(command, lost=lost)
+            case Run(token=token):
+                assert token in self.live, "a command without a claim"
+                assert self.holds is None or lost, "a command for a worker that holds an outcome"
+                assert not self.told_to_go, "a command after the farewell"
+                assert self.noted is None, "a command that was stopped before it began"
+                self.said.add(token)
+                if not lost:
+                    assert self.runs is None
+                    self.runs = token
+            case Stale(token=token):
+                if not lost and self.holds == token:
+                    self.holds = None
+            case Stop():
+                self.said_stop = (message.token, message.reason)
+            case Exit():
+                assert self.link.retiring
+                assert self.live <= self.said, "sent away before an attempt that is already its own"
+                self.told_to_go = self.told_to_go or not lost
+
+    # The worker and its connection.
+
+    @precondition(lambda self: self.alive and not self.link.connected)
+    @rule()
+    def it_connects(self):
+        self.said_stop = None
+        state = Running(self.runs) if self.runs else Holding(self.holds, OUTCOME) if self.holds is not None else Idle()
+        self.do(self.link.hello(hello(state)))
+        if self.runs and self.noted:
+            assert self.said_stop == self.noted, "a stop was forgotten"
+
+    @precondition(lambda self: self.alive and self.runs)
+    @rule(in_touch=st.booleans())
+    def its_command_ends(self, in_touch):
+        self.runs, self.holds = None, self.runs
+        if in_touch and self.link.connected:
+            self.do(self.link.ended(Ended(self.holds, OUTCOME)))
+
+    @precondition(lambda self: self.link.connected)
+    @rule()
+    def the_connection_is_lost(self):
+        self.do(self.link.disconnected())
+
+    @precondition(lambda self: self.alive and self.tokens > 4)
+    @rule()
+    def it_dies(self):
+        self.runs = self.holds = None
+        self.do(self.link.died())
+
+    # The store and the supervisor.
+
+    def claim(self):
+        self.tokens += 1
+        self.live.add(self.tokens)
+        return self.tokens
+
+    @precondition(lambda self: self.link.phase is Phase.IDLE and self.link.connected)
+    @precondition(lambda self: self.alive and not self.link.retiring)
+    @rule()
+    def it_is_offered(self):
+        self.link.offered()
+
+    @precondition(lambda self: self.link.phase is Phase.CLAIMING)
+    @rule(found=MOSTLY)
+    def the_claim_is_answered(self, found):
+        if found:
+            self.link.claimed(self.claim())
+        else:
+            self.do(self.link.unclaimed())
+
+    @precondition(lambda self: self.link.phase is Phase.PREPARING)
+    @rule(works=MOSTLY, lost=RARELY)
+    def its_command_is_prepared_or_not(self, works, lost):
+        token, stopped = self.link.token, self.noted
+        actions = self.link.ready(run(token)) if works else self.link.withdrawn(Reason.HOST_ERROR, "disk full")
+        if works and stopped:
+            assert [action.reason for action in actions if isinstance(action, GiveBack)] == [stopped[1]]
+        self.do(actions, lost=lost)
+        if lost and self.link.connected:
+            self.the_connection_is_lost()
+
+    @precondition(lambda self: self.under_way)
+    @rule(next_one=st.booleans(), lost=RARELY)
+    def an_end_is_on_record(self, next_one, lost):
+        (kind, token, offers), self.under_way = self.under_way, None
+        was_live = token in self.live
+        self.live.discard(token)
+        if kind is GiveBack:
+            actions = self.link.given_back()
+        else:
+            given = self.claim() if next_one and offers and was_live else None
+            actions = self.link.settled(token, recorded=True, claimed=given)
+        self.do(actions, lost=lost)
+        if lost and self.link.connected:
+            self.the_connection_is_lost()
+
+    @rule(reason=st.sampled_from([Reason.CANCELLED, Reason.INTERRUPTED]))
+    def its_attempt_is_to_end(self, reason):
+        token = self.link.token
+        self.do(self.link.stop(reason, grace=0.0, kill_after=None))
+        if token is not None and self.link.phase in {Phase.RUNNING, Phase.PREPARING}:
+            kept = self.noted[1] if self.noted and reason is not Reason.CANCELLED else reason
+            self.noted = (token, kept)
+            assert self.link.stopping
+
+    @precondition(lambda self: self.tokens > 3)
+    @rule()
+    def it_is_to_go(self):
+        self.do(self.link.retire())
+        assert self.link.retiring
+
+    @invariant()
+    def no_attempt_is_forgotten(self):
+        assert len(self.live) <= 1
+        assert self.link.token is None or self.link.token in self.live
+        assert self.live <= {self.link.token}
+        if self.link.phase is Phase.GONE:
+            assert not self.live
+
+    @invariant()
+    def something_is_on_its_way_if_and_only_if_the_phase_says_so(self):
+        assert (self.link.phase is Phase.SETTLING) == (self.under_way is not None)
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMING, Phase.PREPARING, Phase.SETTLING])
