@@ -7,7 +7,7 @@ from queuectld.protocol.messages import REQUESTS
 from queuectld.server.listen import listen_tcp
 from queuectld.server.who import STRANGER, Peer, check_right, token_peer, user_name
 
-HARMLESS = {"hello", "ping", "status", "list"}
+HARMLESS = {"hello", "ping", "status"}
 FIELDS = {
     "stage": {"key": "a"},
     "get": {"job": "a"},

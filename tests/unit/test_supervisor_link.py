@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
+import random
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.protocol.worker_messages import (
@@ -419,22 +418,22 @@ def test_a_worker_of_an_unknown_protocol_is_out_of_touch_and_buried_when_it_dies
     assert link.died() == [Rescue(1)]
 
 
-MOSTLY = st.sampled_from([True, True, True, False])
-RARELY = MOSTLY.map(operator.not_)
-
-
-class AnyOrder(RuleBasedStateMachine):
+class AnyOrder:
     """Whatever happens in whatever order, the rules hold. The machine here is a worker, the store and the supervisor.
 
     The worker keeps to the rules of its end, but what was said to it may be lost with a connection.
     """
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, seed):
+        self.dice = random.Random(seed)
         self.link = Link(STORE)
         # What the worker has: the command it runs, the outcome it holds; and whether it was told to go.
         self.runs = self.holds = None
         self.told_to_go = False
+        # A claim for it is on its way to the store.
+        self.claiming = False
+        # The connection swallows what is said, and nobody has noticed.
+        self.broken = False
         self.tokens = 0
         # Attempts that have no end in the store; those whose command was said; the end or claim under way.
         self.live, self.said = set(), set()
@@ -446,12 +445,12 @@ class AnyOrder(RuleBasedStateMachine):
     def alive(self):
         return not self.link.dead
 
-    def do(self, actions, *, lost=False):
+    def do(self, actions):
         for action in actions:
             match action:
                 case Send(message=message):
                     # Out of touch, it is swallowed.
-                    self.hear(message, lost=lost or not self.link.connected)
+                    self.hear(message, lost=self.broken or not self.link.connected)
                 case Settle(token=token) | GiveBack(token=token) | Rescue(token=token):
                     assert self.under_way is None, "two ends of one worker's attempts are on their way at once"
                     offers = isinstance(action, Settle) and not (self.link.retiring or self.link.dead)
@@ -465,7 +464,7 @@ class AnyOrder(RuleBasedStateMachine):
                     assert self.link.token is None
                     assert not self.live
                     assert self.alive
-                    assert self.holds is None or lost, "its outcome will never be confirmed"
+                    assert self.holds is None or self.broken, "its outcome will never be confirmed"
                 case Remove():
                     assert not self.live, "removed with an attempt that nobody ended"
         if self.noted and self.link.token != self.noted[0]:
@@ -481,6 +480,7 @@ class AnyOrder(RuleBasedStateMachine):
                     self.hear(command, lost=lost)
             case Run(token=token):
                 assert token in self.live, "a command without a claim"
+                assert self.alive, "a command for the dead"
                 assert self.holds is None or lost, "a command for a worker that holds an outcome"
                 assert not self.told_to_go, "a command after the farewell"
                 assert self.noted is None, "a command that was stopped before it began"
@@ -498,31 +498,49 @@ class AnyOrder(RuleBasedStateMachine):
                 assert self.live <= self.said, "sent away before an attempt that is already its own"
                 self.told_to_go = self.told_to_go or not lost
 
+    def step(self):
+        """Do one thing that can happen now; what ends everything soon happens seldom."""
+        link, idle = self.link, self.link.phase is Phase.IDLE and self.link.connected
+        often = [
+            (self.it_connects, self.alive and (self.broken or not link.connected)),
+            (self.its_command_ends, self.alive and self.runs),
+            (self.the_connection_is_lost, link.connected and self.dice.random() < 0.5),
+            (self.the_connection_breaks, link.connected and self.dice.random() < 0.5),
+            (self.it_is_offered, idle and self.alive and not link.retiring),
+            (self.the_claim_is_answered, self.claiming),
+            (self.its_command_is_prepared_or_not, link.phase is Phase.PREPARING),
+            (self.an_end_is_on_record, self.under_way),
+            (self.its_attempt_is_to_end, link.token is not None),
+        ]
+        seldom = [(self.it_dies, self.alive), (self.it_is_to_go, True)]
+        possible = [act for act, can in (seldom if self.dice.random() < 0.04 else often) if can]
+        if possible:
+            self.dice.choice(possible)()
+        self.no_attempt_is_forgotten()
+        self.something_is_on_its_way_if_and_only_if_the_phase_says_so()
+
     # The worker and its connection.
 
-    @precondition(lambda self: self.alive and not self.link.connected)
-    @rule()
     def it_connects(self):
+        self.broken = False
         self.said_stop = None
         state = Running(self.runs) if self.runs else Holding(self.holds, OUTCOME) if self.holds is not None else Idle()
         self.do(self.link.hello(hello(state)))
         if self.runs and self.noted:
             assert self.said_stop == self.noted, "a stop was forgotten"
 
-    @precondition(lambda self: self.alive and self.runs)
-    @rule(in_touch=st.booleans())
-    def its_command_ends(self, in_touch):
+    def its_command_ends(self):
         self.runs, self.holds = None, self.runs
-        if in_touch and self.link.connected:
+        if self.link.connected and not self.broken:
             self.do(self.link.ended(Ended(self.holds, OUTCOME)))
 
-    @precondition(lambda self: self.link.connected)
-    @rule()
+    def the_connection_breaks(self):
+        self.broken = True
+
     def the_connection_is_lost(self):
+        self.broken = False
         self.do(self.link.disconnected())
 
-    @precondition(lambda self: self.alive and self.tokens > 4)
-    @rule()
     def it_dies(self):
         self.runs = self.holds = None
         self.do(self.link.died())
@@ -534,34 +552,28 @@ class AnyOrder(RuleBasedStateMachine):
         self.live.add(self.tokens)
         return self.tokens
 
-    @precondition(lambda self: self.link.phase is Phase.IDLE and self.link.connected)
-    @precondition(lambda self: self.alive and not self.link.retiring)
-    @rule()
     def it_is_offered(self):
         self.link.offered()
+        self.claiming = True
 
-    @precondition(lambda self: self.link.phase is Phase.CLAIMING)
-    @rule(found=MOSTLY)
-    def the_claim_is_answered(self, found):
-        if found:
+    def the_claim_is_answered(self):
+        self.claiming = False
+        assert self.link.phase is Phase.CLAIMING, "something else began while a claim was on its way"
+        if self.dice.random() < 0.7:
             self.link.claimed(self.claim())
         else:
             self.do(self.link.unclaimed())
 
-    @precondition(lambda self: self.link.phase is Phase.PREPARING)
-    @rule(works=MOSTLY, lost=RARELY)
-    def its_command_is_prepared_or_not(self, works, lost):
+    def its_command_is_prepared_or_not(self):
+        works = self.dice.random() < 0.7
         token, stopped = self.link.token, self.noted
         actions = self.link.ready(run(token)) if works else self.link.withdrawn(Reason.HOST_ERROR, "disk full")
         if works and stopped:
             assert [action.reason for action in actions if isinstance(action, GiveBack)] == [stopped[1]]
-        self.do(actions, lost=lost)
-        if lost and self.link.connected:
-            self.the_connection_is_lost()
+        self.do(actions)
 
-    @precondition(lambda self: self.under_way)
-    @rule(next_one=st.booleans(), lost=RARELY)
-    def an_end_is_on_record(self, next_one, lost):
+    def an_end_is_on_record(self):
+        next_one = self.dice.random() < 0.7
         (kind, token, offers), self.under_way = self.under_way, None
         was_live = token in self.live
         self.live.discard(token)
@@ -570,12 +582,10 @@ class AnyOrder(RuleBasedStateMachine):
         else:
             given = self.claim() if next_one and offers and was_live else None
             actions = self.link.settled(token, recorded=True, claimed=given)
-        self.do(actions, lost=lost)
-        if lost and self.link.connected:
-            self.the_connection_is_lost()
+        self.do(actions)
 
-    @rule(reason=st.sampled_from([Reason.CANCELLED, Reason.INTERRUPTED]))
-    def its_attempt_is_to_end(self, reason):
+    def its_attempt_is_to_end(self):
+        reason = self.dice.choice([Reason.CANCELLED, Reason.INTERRUPTED])
         token = self.link.token
         self.do(self.link.stop(reason, grace=0.0, kill_after=None))
         if token is not None and self.link.phase in {Phase.RUNNING, Phase.PREPARING}:
@@ -583,13 +593,10 @@ class AnyOrder(RuleBasedStateMachine):
             self.noted = (token, kept)
             assert self.link.stopping
 
-    @precondition(lambda self: self.tokens > 3)
-    @rule()
     def it_is_to_go(self):
         self.do(self.link.retire())
         assert self.link.retiring
 
-    @invariant()
     def no_attempt_is_forgotten(self):
         assert len(self.live) <= 1
         assert self.link.token is None or self.link.token in self.live
@@ -597,13 +604,17 @@ class AnyOrder(RuleBasedStateMachine):
         if self.link.phase is Phase.GONE:
             assert not self.live
 
-    @invariant()
     def something_is_on_its_way_if_and_only_if_the_phase_says_so(self):
         assert (self.link.phase is Phase.SETTLING) == (self.under_way is not None)
 
 
-TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+@settings(max_examples=1500, deadline=None)
+@given(st.integers(0, 2**32))
+def test_whatever_happens_no_attempt_is_forgotten_or_given_twice_and_no_stop_is_lost(seed):
+    world = AnyOrder(seed)
+
+    for _ in range(80):
+        world.step()
 
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMING, Phase.PREPARING, Phase.SETTLING])
