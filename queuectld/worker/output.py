@@ -107,7 +107,9 @@ class Output:
 
     def _note(self, stream: int, at: float, length: int) -> None:
         last = self._last
-        if stream == last.stream and at - last.at < _TIME_STEP:
+        # A reader knows by the newest record how far the ring has come: it must not go round unnoticed.
+        near = self.size < self._head or self.size - last.offset < self._ring_size // 4
+        if stream == last.stream and at - last.at < _TIME_STEP and near:
             return
         if self._index_size > self._limit + _BLOCK and self.size + length - last.offset < _CROWDED_STEP:
             return

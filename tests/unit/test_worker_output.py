@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
@@ -59,6 +60,17 @@ def test_the_time_is_noted_again_after_a_second(tmp_path):
     output.finish(3.0)
 
     assert read(tmp_path / "o")[1] == [Chunk(0, 1.0, STDOUT), Chunk(1, 2.0, STDOUT)]
+
+
+def test_a_fast_command_does_not_go_round_the_ring_unnoticed(tmp_path):
+    output = Output(str(tmp_path / "o"), 1 << 20)
+
+    for _ in range(256):
+        output.take(b"x" * (16 << 10), STDOUT, 1.0)
+
+    offsets = [chunk.offset for chunk in unpack((tmp_path / "o.idx").read_bytes())]
+    assert max(later - offset for offset, later in itertools.pairwise(offsets)) <= ring_size(1 << 20) // 4
+    assert output.size - offsets[-1] <= ring_size(1 << 20) // 4
 
 
 def test_the_directory_is_made(tmp_path):
