@@ -76,12 +76,12 @@ def submission(environ: Mapping[str, str], *, local: bool, clean: bool = False) 
     except FileNotFoundError:
         raise UsageError("the current directory is gone; name another with --cwd") from None
     if not clean:
-        found["env"] = {name: value for name, value in environ.items() if _is_text(name) and _is_text(value)}
+        found["env"] = {name: value for name, value in environ.items() if is_text(name) and is_text(value)}
     return found
 
 
-def _is_text(text: str) -> bool:
-    # Bytes that are not UTF-8 cannot travel in JSON.
+def is_text(text: str) -> bool:
+    """Whether it can travel in JSON, which bytes that are not UTF-8 cannot."""
     return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 

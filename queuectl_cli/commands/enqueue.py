@@ -138,7 +138,11 @@ def _few(app: App, found: tuple[list[Job], dict[str, bytes]], flags: dict[str, A
 def sender_for(app: App, *, clean: bool, dry_run: bool = False) -> Sender:
     """Return what hands jobs over; a daemon is started if that is right."""
     client = app.connect(start=True)
-    source = submission(as_given(os.environ), local=client.target.local, clean=clean)
+    environ = as_given(os.environ)
+    source = submission(environ, local=client.target.local, clean=clean)
+    if left_out := [name for name in environ if "env" in source and name not in source["env"]]:
+        names = ", ".join(name.encode(errors="backslashreplace").decode() for name in left_out)
+        app.say(f"Note: not UTF-8, and so not passed on to jobs: {names}")
     return Sender(app, client, source, dry_run=dry_run)
 
 

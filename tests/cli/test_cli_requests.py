@@ -190,6 +190,15 @@ def test_a_submission_takes_environment_directory_and_umask_along(daemon, call, 
     assert isinstance(source["umask"], int)
 
 
+def test_a_variable_that_is_not_utf_8_is_left_out_by_name(daemon, call, monkeypatch):
+    monkeypatch.setenv("LATIN", "caf\udce9")
+
+    called = call("enqueue", "true")
+
+    assert "LATIN" not in daemon.of("enqueue")[0]["submission"]["env"]
+    assert "not UTF-8, and so not passed on to jobs: LATIN" in called.err
+
+
 def test_a_clean_environment_is_not_sent_at_all(daemon, call):
     call("enqueue", "--clean-env", "true")
 
