@@ -14,6 +14,7 @@ from queuectld.domain.attempt import Outcome, Reason
 
 __all__ = [
     "CHANNEL_VERSION",
+    "WORKER_SOCKET",
     "Beat",
     "Ended",
     "Exit",
@@ -40,6 +41,8 @@ __all__ = [
 ]
 
 CHANNEL_VERSION: Final = 1
+# Where it is, in the state directory.
+WORKER_SOCKET: Final = "worker.sock"
 # A daemon accepts this worker version and the one before.
 OLDEST_WORKER: Final = 1
 # Run messages carry a whole environment, whose size the kernel bounds at 2 MiB or more; no peer here is a stranger.

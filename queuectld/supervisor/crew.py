@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from queuectld.protocol.worker_messages import FromWorker, Hello, ToWorker
+from queuectld.protocol.worker_messages import WORKER_SOCKET, FromWorker, Hello, ToWorker
 from queuectld.supervisor.link import Link
 from queuectld.supervisor.rescue import Household
 from queuectld.supervisor.worker import Watcher, Worker, WorkerConnection
@@ -24,7 +24,6 @@ from queuectld.worker import procfs
 
 log = structlog.get_logger()
 
-SOCKET_NAME: Final = "worker.sock"
 # With no descriptor left, say.
 _WATCH_AGAIN: Final = 1.0
 # Signals that a daemon under a service manager or a shell may have had blocked or ignored, and that must not be
@@ -78,7 +77,7 @@ class Crew:
 
     async def listen(self) -> None:
         """Open the worker socket. Workers of an earlier daemon come back by themselves."""
-        listener = procfs.bind_unix(str(self._world.state.path), SOCKET_NAME)
+        listener = procfs.bind_unix(str(self._world.state.path), WORKER_SOCKET)
         listener.setblocking(False)
         self._server = await self._loop.create_unix_server(lambda: WorkerConnection(self), sock=listener)
 

@@ -84,11 +84,6 @@ class Link:
         self._filed: int | None = None
 
     @property
-    def awaited(self) -> bool:
-        """Whether it has work and no connection."""
-        return not self.connected and self.phase in {Phase.RUNNING, Phase.STARTING}
-
-    @property
     def busy(self) -> bool:
         """Whether it has work, or the store may just be giving it some."""
         return self.token is not None or self.phase in _ON_ITS_WAY

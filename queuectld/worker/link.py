@@ -10,6 +10,7 @@ import msgspec
 from queuectld.protocol import codec
 from queuectld.protocol.worker_messages import (
     LINE_LIMIT,
+    WORKER_SOCKET,
     Beat,
     FromWorker,
     OutputGrown,
@@ -18,7 +19,6 @@ from queuectld.protocol.worker_messages import (
 )
 from queuectld.worker import procfs
 
-SOCKET: Final = "worker.sock"
 # More would make the allocator map and unmap memory each time.
 _BLOCK: Final = 1 << 16
 
@@ -28,7 +28,7 @@ class Link:
 
     def __init__(self, directory: str) -> None:
         """Connect to the daemon's socket in the state directory. Raises `OSError`."""
-        self._socket = procfs.connect_unix(directory, SOCKET)
+        self._socket = procfs.connect_unix(directory, WORKER_SOCKET)
         self._lines = codec.LineBuffer(LINE_LIMIT)
         self._outgoing = bytearray()
 

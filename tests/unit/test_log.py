@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from queuectld import log_events, log_line
 from queuectld.domain.transitions import Event
-from queuectld.worker.link import SOCKET
+from queuectld.protocol.worker_messages import WORKER_SOCKET
 from tests.log_schema import SCHEMA, check_line, check_log, complaints
 
 ROOT = Path(__file__).parents[2]
@@ -344,7 +344,7 @@ def test_every_name_of_the_vocabulary_is_used_and_there_are_no_others():
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and named.fullmatch(node.value)
     }
-    used = {name for name in written if "." in name or name in log_events.EVENTS} - {SOCKET}
+    used = {name for name in written if "." in name or name in log_events.EVENTS} - {WORKER_SOCKET}
 
     assert used == set(log_events.EVENTS)
 
