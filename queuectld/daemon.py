@@ -23,11 +23,12 @@ from queuectld.server.server import Server
 from queuectld.service.hub import Hub
 from queuectld.service.run_spec import Account, account
 from queuectld.store.sqlite import open_store
+from queuectld.supervisor.files import StateFiles
 from queuectld.supervisor.janitor import Janitor
+from queuectld.supervisor.linux import LinuxMachine
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.supervisor import Supervisor
 from queuectld.supervisor.world import World
-from queuectld.worker import procfs
 
 log = structlog.get_logger()
 
@@ -66,19 +67,22 @@ class Daemon:
         self._socket = context.holder.config.socket or context.socket
         me = account(os.geteuid(), context.environ)
         files = raise_file_limit()
-        records = Records(self._ledger, context.holder, boot_id=procfs.boot_id(), clock=time.time)
-        self._supervisor = Supervisor(records, self._hub, context.holder, self._world(me, files))
+        world = self._world(me, files)
+        records = Records(self._ledger, context.holder, boot_id=world.machine.boot_id, clock=time.time)
+        self._supervisor = Supervisor(records, self._hub, context.holder, world)
         self._janitor = Janitor(self._ledger, context.holder, context.state.output, clock=time.time)
         self._server = Server(self._desk(me), clients=files.clients)
 
     def _world(self, me: Account, files: FileLimit) -> World:
+        state, store = self._context.state, self._ledger.uuid
+        # Ours, or those of a job that started us, are not for the jobs that we run.
+        environ = {name: value for name, value in self._context.environ.items() if not name.startswith("QUEUECTL")}
         return World(
-            state=self._context.state,
-            store=self._ledger.uuid,
+            machine=LinuxMachine(state, store, environ=environ, files=files),
+            files=StateFiles(state, store),
+            store=store,
+            output=str(state.output),
             account=me,
-            # Ours, or those of a job that started us, are not for the jobs that we run.
-            environ={name: value for name, value in self._context.environ.items() if not name.startswith("QUEUECTL")},
-            files=files,
             clock=time.time,
         )
 

@@ -14,10 +14,9 @@ from queuectld.supervisor.dispatch import Surroundings
 from queuectld.supervisor.health import STALL
 from queuectld.supervisor.link import Link
 from queuectld.supervisor.records import Records
-from queuectld.supervisor.recovery import Fate, fate, filed_outcomes
+from queuectld.supervisor.recovery import Fate, fate
 from queuectld.supervisor.worker import Worker
 from queuectld.supervisor.world import World
-from queuectld.worker import procfs
 
 log = structlog.get_logger()
 
@@ -37,23 +36,23 @@ class Adoption:
     async def take_up(self) -> None:
         """Record the outcomes in files, and know all attempts and workers that there are. Each step is idempotent."""
         await self._record_filed()
-        boot_id = procfs.boot_id()
         for attempt in await self._records.live_attempts():
-            await self._take_over(attempt, boot_id)
-        self._world.state.prune_input(frozenset(w.link.token for w in self._crew if w.link.token is not None))
+            await self._take_over(attempt)
+        self._world.files.prune_inputs(frozenset(w.link.token for w in self._crew if w.link.token is not None))
         for worker in self._crew.find():
             self.expect(worker)
 
     async def _record_filed(self) -> None:
-        filed = list(filed_outcomes(self._world.state.outcomes, self._world.store))
+        filed = self._world.files.outcomes()
         await self._records.finished_all(filed)
         for one in filed:
-            one.path.unlink(missing_ok=True)
+            self._world.files.remove_outcome(one.token)
         if filed:
             log.info("Outcomes recovered", event_name="outcome.recovered", count=len(filed))
 
-    async def _take_over(self, attempt: Attempt, boot_id: str) -> None:
-        found = fate(attempt, boot_id=boot_id, start_time=procfs.start_time)
+    async def _take_over(self, attempt: Attempt) -> None:
+        machine = self._world.machine
+        found = fate(attempt, boot_id=machine.boot_id, start_time=machine.start_time)
         log.info("Attempt found", event_name="job.adopted", token=attempt.token, attempt=attempt.number, state=found)
         if found is Fate.REBOOTED:
             outcome = vanished(Reason.LOST, self._world.clock(), "the host went down")

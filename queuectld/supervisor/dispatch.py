@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
 from queuectld.config import Holder, worker_limit
 from queuectld.domain.attempt import Outcome, Reason
-from queuectld.host.alarm import Alarm
 from queuectld.protocol.output import base_name
 from queuectld.protocol.worker_messages import Follow, Run
 from queuectld.service.attempts import Claimed, Claims, Offer
@@ -74,9 +72,8 @@ class Dispatcher:
         self._records = records
         self._config = config
         self._world = world
-        self._output = str(world.state.output)
         self._loop = asyncio.get_running_loop()
-        self._alarm = Alarm(self._loop, self._rung)
+        self._alarm = world.machine.alarm(self._rung)
         self._lent: dict[int, int] = {}
         self._claim_from = 0.0
         self.demand = Demand()
@@ -204,7 +201,7 @@ class Dispatcher:
 
     async def _hand_over_with_input(self, worker: Worker, claimed: Claimed) -> None:
         try:
-            files = await asyncio.to_thread(write_inputs, self._world.state.input, claimed)
+            files = await self._world.files.write_inputs(claimed)
         except OSError as error:
             why = f"cannot write its input: {error.strerror}"
             self._around.act(worker, worker.link.withdrawn(Reason.HOST_ERROR, why))
@@ -218,7 +215,7 @@ class Dispatcher:
             config=self._config.config,
             account=self._world.account,
             store=self._world.store,
-            output=f"{self._output}/{base_name(job.seq, attempt.number)}",
+            output=f"{self._world.output}/{base_name(job.seq, attempt.number)}",
             files=files,
         )
         self._around.act(worker, worker.link.ready(Run(attempt.token, spec)))
@@ -237,14 +234,3 @@ def _takes_work(worker: Worker) -> bool:
 
 def _offer(worker: Worker) -> Offer:
     return Offer(worker.name, worker.pid, worker.start)
-
-
-def write_inputs(directory: Path, claimed: Claimed) -> InputFiles:
-    """Write the blobs of an attempt where its worker opens them. Raises `OSError`."""
-    names: dict[str, str] = {}
-    for kind, data in (("stdin", claimed.stdin), ("script", claimed.script)):
-        if data is not None:
-            path = directory / f"{claimed.attempt.token}.{kind}"
-            path.write_bytes(data)
-            names[kind] = str(path)
-    return InputFiles(**names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -15,8 +14,7 @@ from queuectld.service.attempts import Ending, vanished
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Dispatcher, Surroundings
 from queuectld.supervisor.records import Records
-from queuectld.supervisor.recovery import read_outcome, remove_outcome
-from queuectld.supervisor.rescue import Remains, end_remains
+from queuectld.supervisor.rescue import Remains
 from queuectld.supervisor.views import log_finished
 from queuectld.supervisor.worker import Worker
 from queuectld.supervisor.world import World
@@ -80,7 +78,7 @@ class Endings:
 
     def unfile(self, token: int) -> None:
         """Remove the file of an outcome that is on record."""
-        remove_outcome(self._world.state.outcomes, self._world.store, token)
+        self._world.files.remove_outcome(token)
 
     def give_back(self, worker: Worker, token: int, reason: Reason, why: str) -> None:
         """Record that an attempt never started."""
@@ -101,7 +99,7 @@ class Endings:
             worker.started = _leader(attempt)
         ended = await self._end_remains(token, worker.started)
         ending = await self._record_lost(worker, token)
-        remove_outcome(self._world.state.outcomes, self._world.store, token)
+        self._world.files.remove_outcome(token)
         log.info("Attempt rescued", event_name="job.rescued", token=token, leftovers=ended or None)
         self._recorded(worker, ending)
         self._around.act(worker, worker.link.settled(token, recorded=True))
@@ -110,13 +108,13 @@ class Endings:
         remains = Remains(f"{self._world.store}/{token}", *(leader or (None, None)))
         while True:
             try:
-                return await end_remains(remains, self._crew.household, partial(self._report_stuck, token))
+                return await self._world.machine.end_remains(remains, partial(self._report_stuck, token))
             except OSError as error:
                 log.error("Cannot look for what a worker left", event_name="job.stuck", token=token, error=str(error))  # noqa: TRY400  (the errno tells all)
                 await asyncio.sleep(_AGAIN)
 
     async def _record_lost(self, worker: Worker, token: int) -> Ending:
-        filed = read_outcome(self._world.state.outcomes, self._world.store, token)
+        filed = self._world.files.outcome(token)
         outcome = filed.outcome if filed else self._lost(worker)
         while True:
             try:
@@ -148,7 +146,7 @@ class Endings:
         worker.jobs_done += 1
         worker.job = worker.attempt = worker.started = None
         if job.stdin is not None or job.script is not None:
-            _remove_inputs(self._world.state.input, attempt.token)
+            self._world.files.remove_inputs(attempt.token)
         for grown in tuple(worker.followers.values()):
             grown()
         worker.followers.clear()
@@ -168,8 +166,3 @@ class Endings:
 
 def _leader(attempt: Attempt) -> tuple[int, int] | None:
     return None if attempt.pid is None or attempt.pid_start is None else (attempt.pid, attempt.pid_start)
-
-
-def _remove_inputs(directory: Path, token: int) -> None:
-    for kind in ("stdin", "script"):
-        (directory / f"{token}.{kind}").unlink(missing_ok=True)

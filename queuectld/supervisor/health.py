@@ -12,8 +12,9 @@ import structlog
 from queuectld.config import Holder
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.link import Phase
+from queuectld.supervisor.machine import Machine
 from queuectld.supervisor.plan import Action, Kill, Limits, Picture, Retire, Spawn, plan
-from queuectld.supervisor.vitals import Reading, Subject, examine
+from queuectld.supervisor.vitals import Reading, Subject
 from queuectld.supervisor.worker import Worker
 
 log = structlog.get_logger()
@@ -28,14 +29,15 @@ _LONGEST_PAUSE: Final = 30.0
 class Health:
     """Looks at the workers, and starts, retires and kills them as the plan says."""
 
-    def __init__(self, crew: Crew, config: Holder, replan: Callable[[], None]) -> None:
+    def __init__(self, crew: Crew, config: Holder, machine: Machine, replan: Callable[[], None]) -> None:
         """`replan` is called after each reading, and when a pause between starts is over."""
         self._crew = crew
         self._config = config
+        self._machine = machine
         self._replan = replan
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
-        self._reading: asyncio.Future[Mapping[int, Reading | None]] | None = None
+        self._reading: asyncio.Task[Mapping[int, Reading | None]] | None = None
         self._due = 0.0
         # Only right after a reading that came in time: after a stall, what woke the loop may come before their beats.
         self._judge_silence = False
@@ -92,11 +94,14 @@ class Health:
             if not worker.link.dead
         ]
         if subjects:
-            self._reading = self._loop.run_in_executor(None, examine, subjects)
+            self._reading = self._loop.create_task(self._examine(subjects))
             self._reading.add_done_callback(partial(self._have_read, late))
         self.start()
 
-    def _have_read(self, late: float, reading: asyncio.Future[Mapping[int, Reading | None]]) -> None:
+    async def _examine(self, subjects: Sequence[Subject]) -> Mapping[int, Reading | None]:
+        return await self._machine.examine(subjects)
+
+    def _have_read(self, late: float, reading: asyncio.Task[Mapping[int, Reading | None]]) -> None:
         if reading.cancelled():
             return
         for worker in self._crew:

@@ -41,7 +41,6 @@ from queuectld.supervisor.stopping import Stopping
 from queuectld.supervisor.views import worker_view
 from queuectld.supervisor.worker import Worker
 from queuectld.supervisor.world import World
-from queuectld.worker import procfs
 
 log = structlog.get_logger()
 
@@ -63,7 +62,7 @@ class Supervisor:
         self._followers = 0
         self._noting: asyncio.TimerHandle | None = None
         self._crew = Crew(world, self)
-        self._health = Health(self._crew, config, self.replan)
+        self._health = Health(self._crew, config, world.machine, self.replan)
         self._stopping = Stopping(self._crew, config, stop=self._interrupt, retire=self._retire)
         self._dispatcher = Dispatcher(self, self._crew, records, config, world)
         self._endings = Endings(self, self._crew, records, self._dispatcher, world)
@@ -74,7 +73,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Become the subreaper, take up what an earlier daemon left, and begin to give out work."""
-        procfs.become_subreaper()
+        self._world.machine.become_subreaper()
         await self._adoption.take_up()
         # Not before: a worker whose attempt is not known here yet would be told to drop it.
         await self._crew.listen()

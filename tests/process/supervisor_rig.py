@@ -24,10 +24,11 @@ from queuectld.service.hub import Hub
 from queuectld.service.run_spec import account
 from queuectld.store.base import Store
 from queuectld.store.memory import MemoryStore
+from queuectld.supervisor.files import StateFiles
+from queuectld.supervisor.linux import LinuxMachine
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.supervisor import Supervisor
 from queuectld.supervisor.world import World
-from queuectld.worker import procfs
 from tests.system import processes
 
 
@@ -55,15 +56,17 @@ class Rig:
         self.ledger = Ledger(self.store, publish=self.hub.publish, on_fatal=print)
         self.holder = Holder(load(self.home / "queuectld.toml", self.home / "overrides.json", {}))
         self.state = open_state_dir(self.home / "state")
+        store = self.ledger.uuid
+        machine = LinuxMachine(self.state, store, environ=os.environ.copy(), files=raise_file_limit())
         world = World(
-            state=self.state,
-            store=self.ledger.uuid,
+            machine=machine,
+            files=StateFiles(self.state, store),
+            store=store,
+            output=str(self.state.output),
             account=account(os.geteuid(), os.environ),
-            environ=os.environ.copy(),
-            files=raise_file_limit(),
             clock=self.clock,
         )
-        self.records = Records(self.ledger, self.holder, boot_id=procfs.boot_id(), clock=self.clock)
+        self.records = Records(self.ledger, self.holder, boot_id=machine.boot_id, clock=self.clock)
         self.supervisor = Supervisor(self.records, self.hub, self.holder, world)
 
     async def __aexit__(

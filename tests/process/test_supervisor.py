@@ -16,7 +16,7 @@ from queuectld.domain.attempt import Reason
 from queuectld.domain.job import State
 from queuectld.domain.transitions import request_cancel
 from queuectld.errors import DiskFullError
-from queuectld.supervisor import dispatch, rescue
+from queuectld.supervisor import dispatch, files, linux, rescue
 from queuectld.worker import procfs
 from tests.process.supervisor_rig import Rig, until
 from tests.system import processes
@@ -48,13 +48,13 @@ def play(home):
 
 def hold_inputs(monkeypatch):
     """Hold up the writing of inputs until what is returned is set."""
-    write, gate = dispatch.write_inputs, threading.Event()
+    write, gate = files._write_inputs, threading.Event()
 
     def wait_and_write(*arguments):
         gate.wait(30)
         return write(*arguments)
 
-    monkeypatch.setattr(dispatch, "write_inputs", wait_and_write)
+    monkeypatch.setattr(files, "_write_inputs", wait_and_write)
     return gate
 
 
@@ -444,12 +444,12 @@ def test_idle_workers_of_an_earlier_daemon_are_known_before_they_come_back(home)
 def test_a_job_that_waits_starts_when_the_clock_is_set_behind_its_time_and_not_when_it_is_set_back(play, monkeypatch):
     rings = []
 
-    class Alarm(dispatch.Alarm):
+    class Alarm(linux.Alarm):
         def __init__(self, loop, ring):
             super().__init__(loop, ring)
             rings.append(ring)
 
-    monkeypatch.setattr(dispatch, "Alarm", Alarm)
+    monkeypatch.setattr(linux, "Alarm", Alarm)
 
     async def scenario(rig):
         await rig.idle()
