@@ -47,8 +47,11 @@ def octal(text: str) -> int:
 # Flags whose value goes into the job as it is, under the name of the parameter.
 _DIRECT: Final = (
     "id", "queue", "priority", "delay", "max_retries", "retry_for", "backoff_base", "backoff_max", "jitter",
-    "rerun", "timeout", "kill_after", "shell", "umask", "nice", "note",
+    "rerun", "timeout", "silent_timeout", "kill_after", "leftovers", "shell", "umask", "nice", "note",
 )  # fmt: skip
+
+# Flags whose value goes into the limits of the job.
+_LIMITS: Final = ("memory", "cpu", "files", "output", "output_action")
 
 _OPTIONS: Final = (
     click.option("--id", metavar="ID", help="Its id; one is made up if there is none."),
@@ -66,7 +69,9 @@ _OPTIONS: Final = (
     click.option("--no-retry-on", multiple=True, metavar="X,X", help="Exit codes or reasons that are final."),
     click.option("--rerun", type=click.Choice(("always", "never")), help="Whether it may run again if cut short."),
     click.option("--timeout", type=duration, metavar="DUR", help="End it after this long."),
+    click.option("--silent-timeout", type=duration, metavar="DUR", help="End it if it writes nothing for so long."),
     click.option("--kill-after", type=duration, metavar="DUR", help="Time between TERM and KILL."),
+    click.option("--leftovers", type=click.Choice(("end", "keep")), help="What it leaves running is ended, or kept."),
     click.option("--shell", metavar="SH", help="The shell that runs its command."),
     click.option("--script", metavar="-|FILE", help="Run this whole script instead of a command."),
     click.option("--stdin", metavar="-|FILE", help="Its standard input, read now."),
@@ -77,7 +82,11 @@ _OPTIONS: Final = (
     click.option("--clean-env", is_flag=True, help="The same as --env-mode clean."),
     click.option("--umask", type=octal, metavar="MASK", help="Its umask; else yours."),
     click.option("--nice", type=click.IntRange(-20, 19), metavar="N", help="Its nice value."),
+    click.option("--limit-memory", type=size, metavar="SIZE", help="End it if all its processes use more: 512M."),
+    click.option("--limit-cpu", type=duration, metavar="DUR", help="End it after this much processor time: 30s."),
+    click.option("--limit-files", type=click.IntRange(1), metavar="N", help="Files that each process may have open."),
     click.option("--limit-output", type=size, metavar="SIZE", help="Bytes of output to keep: 64M."),
+    click.option("--limit-output-action", type=click.Choice(("trim", "end")), help="What more output does."),
     click.option("--tag", "tags", multiple=True, metavar="K=V", help="A tag; repeat for several."),
     click.option("--note", metavar="TEXT", help="A remark."),
 )  # fmt: skip
@@ -99,8 +108,8 @@ def job_fields(flags: Mapping[str, Any], environ: Mapping[str, str], now: float 
         job["no_retry_on"] = [int(word) if word.isdecimal() else word for word in words]
     if flags.get("cwd") is not None:
         job["cwd"] = os.path.abspath(flags["cwd"])  # noqa: PTH100  (pathlib costs 3 ms)
-    if flags.get("limit_output") is not None:
-        job["limits"] = {"output": flags["limit_output"]}
+    if limits := {name: value for name in _LIMITS if (value := flags.get(f"limit_{name}")) is not None}:
+        job["limits"] = limits
     rest = {
         "env": _environment(flags, environ),
         "env_mode": _mode(flags),

@@ -20,13 +20,14 @@ from queuectld.domain.durations import format_duration
 _TOLD: Final = frozenset({"id", "command", "argv", "queue", "priority", "tags", "max_retries", "run_at", "delay"})
 _FORMS: Final[dict[str, Callable[[Any], str]]] = {
     "umask": "{:04o}".format,
-    **dict.fromkeys(("retry_for", "backoff_max", "timeout", "kill_after"), spanned),
+    **dict.fromkeys(("retry_for", "backoff_max", "timeout", "silent_timeout", "kill_after"), spanned),
     "success_codes": lambda codes: ", ".join(map(str, codes)),
     "no_retry_on": lambda words: ", ".join(map(str, words)),
     "env": lambda env: ", ".join(
         f"{name}={value}" if value is not None else name for name, value in sorted(env.items())
     ),
 }
+_LIMITS: Final[dict[str, Callable[[Any], str]]] = {"memory": sized, "cpu": spanned, "output": sized}
 # Reasons that the state, or the exit code beside it, tells already.
 _USUAL: Final = frozenset({None, "exited", "signalled", "cancelled"})
 
@@ -98,9 +99,11 @@ def as_one(found: Message) -> Row:
 
 def _page(found: Message, output: Output) -> list[str]:
     job = found["job"]
-    lines = [f"{name:<12} {value}" for name, value in _head(job, found["spec"], output) if value]
+    head = [(name, value) for name, value in _head(job, found["spec"], output) if value]
     if found["env"]:
-        lines.append(f"{'Environment':<12} {_environment(found['env'])}")
+        head.append(("Environment", _environment(found["env"])))
+    width = max(12, *(len(name) for name, _ in head))
+    lines = [f"{name:<{width}} {value}" for name, value in head]
     if found["history"]:
         from queuectl_cli.render import table  # noqa: PLC0415  (beside its only use)
 
@@ -108,6 +111,8 @@ def _page(found: Message, output: Output) -> list[str]:
     if found["output_tail"]:
         lines += ["", f"Output (its end; all of it: queuectl logs {job['id']}):"]
         lines += [f"  {clean(line)}" for line in found["output_tail"].splitlines()]
+    elif found["history"] and found["history"][-1].get("output_removed"):
+        lines += ["", "Its output was removed to make room for newer ones (retention.output)."]
     return lines
 
 
@@ -136,9 +141,13 @@ def _head(job: Row, spec: Row, output: Output) -> list[tuple[str, str]]:
 def _asked_for(spec: Row) -> list[tuple[str, str]]:
     """Return what else the job asks for, each in the form in which a flag takes it."""
     flat = {name: value for name, value in spec.items() if name not in _TOLD and name != "limits"}
-    limits = spec.get("limits") or {}
+    limits = dict(spec.get("limits") or {})
     told = [(name, clean(_FORMS.get(name, plain)(value))) for name, value in flat.items()]
-    told += [(f"{name} limit", sized(value)) for name, value in limits.items()]
+    action = limits.pop("output_action", "trim")
+    bounds = {name: _LIMITS.get(name, plain)(value) for name, value in limits.items()}
+    if action == "end":
+        bounds["output"] = f"{bounds.get('output', 'as configured')}, more ends it"
+    told += [(f"{name} limit", text) for name, text in bounds.items()]
     return [(name.replace("_", " ").capitalize(), text) for name, text in told]
 
 

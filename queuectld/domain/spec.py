@@ -28,6 +28,10 @@ _PATTERNS: Final = {_WHOLE_NAME: _NAME_IN_WORDS, _ABSOLUTE: "an absolute path, w
 # stdin and script of a job, together with what is staged for them.
 INPUT_LIMIT: Final = 64 * 1024 * 1024
 
+# What a process takes before its program does anything; and what a shell takes, which puts descriptors aside above 10.
+LEAST_MEMORY: Final = 1 << 20
+LEAST_FILES: Final = 16
+
 
 class Duration(float):
     """Seconds; in JSON a number or a text such as ``"5m"``."""
@@ -45,8 +49,15 @@ class Blob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Bounds on what a command may use."""
 
-    # Bytes of output that are kept; the first and the last half of them.
+    # Bytes of resident memory over all processes. Less than the least is a unit that was forgotten.
+    memory: Annotated[int, Meta(ge=LEAST_MEMORY, le=1 << 50)] | None = None
+    # Seconds of processor time over all processes, those that have ended included.
+    cpu: Duration | None = None
+    # Descriptors that each process may have open.
+    files: Annotated[int, Meta(ge=LEAST_FILES, le=1 << 30)] | None = None
+    # Bytes of output that are kept: the first and the last half of them, unless more than that ends the command.
     output: Annotated[int, Meta(ge=0)] | None = None
+    output_action: Literal["trim", "end"] = "trim"
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -75,7 +86,11 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     rerun: Literal["always", "never"] = "always"
 
     timeout: Duration | None = None
+    # Without a byte on stdout or stderr.
+    silent_timeout: Duration | None = None
     kill_after: Duration | None = None
+    # What becomes of processes that the command leaves running.
+    leftovers: Literal["end", "keep"] = "end"
 
     cwd: Path | None = None
     env: dict[str, str] = {}
@@ -100,15 +115,10 @@ PLANNED: Final = frozenset(
         "expires_in",
         "hold",
         "after",
-        "silent_timeout",
-        "leftovers",
         "as",
         "pty",
         "unique_key",
         "on_conflict",
-        "limits.memory",
-        "limits.cpu",
-        "limits.files",
     }
 )
 
@@ -180,11 +190,17 @@ def check(spec: JobSpec) -> None:
     """Refuse what the types alone let through. Raises `BadRequestError` naming the field."""
     _check_command(spec)
     for name, rule in _RULES.items():
-        value = getattr(spec, name)
+        value = _value(spec, name)
         if value is not None and (complaint := rule(value)):
             raise BadRequestError(f"`{name}` {complaint}", path=f"$.{name}")
     if spec.run_at is not None and spec.delay is not None:
         raise BadRequestError("`run_at` and `delay` exclude each other", path="$.run_at")
+
+
+def _value(spec: JobSpec, name: str) -> Any:
+    outer, _, inner = name.partition(".")
+    value = getattr(spec, outer)
+    return getattr(value, inner) if inner else value
 
 
 def _check_command(spec: JobSpec) -> None:
@@ -277,6 +293,8 @@ _RULES: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "shell": _shell,
     "script": _input,
     "timeout": _positive,
+    "silent_timeout": _positive,
+    "limits.cpu": _positive,
     "note": _no_nul,
     "env": _environment,
     "tags": _tags,

@@ -221,5 +221,9 @@ def _what(outcome: Outcome) -> str:
             return f"killed by {signal_name(outcome.signal)}"
         case Reason.NOT_STARTED:
             return "could not be started"
+        case Reason.SILENT:
+            return "silent for too long"
+        case Reason.CPU_LIMIT | Reason.OUTPUT_LIMIT:
+            return f"over its {outcome.reason.value.replace('_', ' ')}"
         case _:
             return outcome.reason.value.replace("_", " ")

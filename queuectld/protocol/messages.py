@@ -138,6 +138,14 @@ class CountJobs(Request[Count], frozen=True, kw_only=True, tag="count"):
     select: Selector = Selector()
 
 
+class LogPlace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Up to where somebody has read the output of a job; attempt 0: there was none yet."""
+
+    job: str
+    attempt: Annotated[int, Meta(ge=0)]
+    offset: Annotated[int, Meta(ge=0)]
+
+
 class Logs(Request[LogsEnd], frozen=True, kw_only=True, tag="logs"):
     """The output of jobs, as events. With ``follow`` until the jobs are over, next attempts included."""
 
@@ -153,6 +161,10 @@ class Logs(Request[LogsEnd], frozen=True, kw_only=True, tag="logs"):
     offset: Annotated[int, Meta(ge=0)] = 0
     lines: Annotated[int, Meta(ge=0)] | None = None
     since: float | None = None
+    # Where to go on with those of the jobs that were read before, instead of all that.
+    places: Annotated[tuple[LogPlace, ...], Meta(max_length=100)] = ()
+    # An event without data tells the place where a job begins that has nothing to show yet.
+    marks: bool = False
     # The attempt (its token, as in QUEUECTL_ATTEMPT_TOKEN) whose worker is lent while this waits.
     lend: str | None = None
 
@@ -286,6 +298,16 @@ class Shutdown(Request[Done], frozen=True, kw_only=True, tag="shutdown"):
     mode: Literal["drain", "wait", "now", "leave"] = "drain"
 
 
+class Reexec(Request[Done], frozen=True, kw_only=True, tag="reexec"):
+    """Put the program that is installed now in the place of the running one: same process, same sockets, same workers.
+
+    Answered once the new program has checked itself, its configuration and the database; then all connections close,
+    and who connects again waits until the new program answers. If the check fails nothing is changed.
+    """
+
+    changes: ClassVar[bool] = True
+
+
 class StopStream(Request[Stopped], frozen=True, kw_only=True, tag="stop"):
     """End a stream of this connection; it answers first, with what it has."""
 
@@ -316,6 +338,7 @@ AnyRequest = (
     | ConfigSet
     | ConfigUnset
     | Shutdown
+    | Reexec
     | StopStream
 )
 

@@ -115,6 +115,8 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     message: str | None
     # Where its output is, on the daemon's host; null until the first byte. While a limit cuts it, only the first half.
     output_file: str | None = None
+    # Whether `retention.output` took its output away.
+    output_removed: bool = False
 
 
 class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +171,8 @@ class Output(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     data: str | None = None
     b64: str | None = None
     missing: int = 0
+    # Whether what is missing was kept once, and removed by `retention.output`.
+    removed: bool = False
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,6 +236,25 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     states: dict[str, int]
 
 
+class Isolation(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds the processes of a job together."""
+
+    # The cgroup below which jobs run; without one, ``reason`` says why.
+    cgroup: str | None
+    # Those that jobs there are held to.
+    controllers: tuple[str, ...]
+    reason: str | None
+
+
+class Loop(msgspec.Struct, frozen=True, kw_only=True):
+    """How the daemon gets on. Seconds by which its last look around came late, and the latest of all."""
+
+    lag: float
+    max_lag: float
+    # How often it stood still, or something did not move.
+    stalls: int
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How the daemon is."""
 
@@ -256,6 +279,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     oldest_waiting: float | None
     # Sentences about what is wrong; empty is healthy.
     problems: tuple[str, ...]
+    isolation: Isolation
+    loop: Loop
     connections: int = 0
 
 

@@ -36,6 +36,7 @@ OPERATIONS: Final = (
     "config_set",
     "config_unset",
     "shutdown",
+    "reexec",
     "stop",
 )
 
@@ -44,6 +45,7 @@ ERROR_CODES: Final = (
     "bad_config",
     "bad_json",
     "bad_request",
+    "check_failed",
     "disk_full",
     "draining",
     "duplicate_id",
@@ -73,8 +75,12 @@ REASONS: Final = (
     "exited",
     "signalled",
     "timeout",
+    "silent",
     "cancelled",
     "not_started",
+    "out_of_memory",
+    "cpu_limit",
+    "output_limit",
     "lost",
     "interrupted",
     "host_error",

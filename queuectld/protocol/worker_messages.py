@@ -6,11 +6,12 @@ be newer.
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Annotated, Final, cast
 
 import msgspec
+from msgspec import Meta
 
-from queuectld.domain.attempt import Outcome, Reason
+from queuectld.domain.attempt import Count, Outcome, Reason
 
 __all__ = [
     "CHANNEL_VERSION",
@@ -40,13 +41,16 @@ __all__ = [
     "decode_to_worker",
 ]
 
-CHANNEL_VERSION: Final = 1
+# 2: what a job may use, what it may leave behind, and its cgroup. A worker of version 1 would ignore these.
+CHANNEL_VERSION: Final = 2
 # Where it is, in the state directory.
 WORKER_SOCKET: Final = "worker.sock"
-# A daemon accepts this worker version and the one before.
+# A daemon accepts this worker version and the one before; what the old one runs is seen to its end, and no more.
 OLDEST_WORKER: Final = 1
 # Run messages carry a whole environment, whose size the kernel bounds at 2 MiB or more; no peer here is a stranger.
 LINE_LIMIT: Final = 64 * 1024 * 1024
+# What comes back is short; the longest is the end of a command that left thousands of processes behind, all named.
+REPORT_LIMIT: Final = 4 * 1024 * 1024
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -65,9 +69,22 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     # Where output goes; see `queuectld.protocol.output`.
     output: str
     output_limit: int
+    # Whether more output than `output_limit` ends the command; else its middle is dropped.
+    output_end: bool = False
     timeout: float | None = None
+    # Without a byte of output.
+    silent_timeout: float | None = None
+    # Of the whole tree: resident bytes, and seconds of processor time.
+    memory: int | None = None
+    cpu: float | None = None
+    # Open files of each process.
+    files: int | None = None
     # Between TERM and KILL.
     kill_after: float = 5.0
+    # Whether what the command leaves running goes on.
+    keep_leftovers: bool = False
+    # The directory of the attempt's cgroup, which the worker makes and removes; None: there are none.
+    cgroup: str | None = None
 
 
 class Idle(msgspec.Struct, frozen=True, tag="idle"):
@@ -77,9 +94,9 @@ class Idle(msgspec.Struct, frozen=True, tag="idle"):
 class Running(msgspec.Struct, frozen=True, tag="running"):
     """It runs an attempt."""
 
-    token: int
-    pid: int | None = None
-    pid_start: int | None = None
+    token: Count
+    pid: Count | None = None
+    pid_start: Count | None = None
     # It was told to stop, and does.
     stopping: bool = False
 
@@ -87,7 +104,7 @@ class Running(msgspec.Struct, frozen=True, tag="running"):
 class Holding(msgspec.Struct, frozen=True, tag="ended"):
     """Its attempt ended, and nobody has confirmed to have recorded that."""
 
-    token: int
+    token: Count
     outcome: Outcome
 
 
@@ -100,38 +117,40 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="m
     protocol: int
     # The store that its attempt belongs to; tokens of another store mean nothing here.
     store: str
-    name: str
-    pid: int
-    pid_start: int
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    pid: Count
+    pid_start: Count
     state: Idle | Running | Holding
 
 
 class Started(msgspec.Struct, frozen=True, tag="started", tag_field="msg"):
     """The command runs: its session leader, and that process's start time in clock ticks since boot."""
 
-    token: int
-    pid: int
-    pid_start: int
+    token: Count
+    pid: Count
+    pid_start: Count
 
 
 class Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="msg"):
-    """The attempt is over and no process of it is left."""
+    """The attempt is over and no process of it is left, but for those that are kept."""
 
-    token: int
+    token: Count
     outcome: Outcome
+    # The worker takes no more work, and ends as soon as this is recorded.
+    last: bool = False
 
 
 class OutputGrown(msgspec.Struct, frozen=True, tag="output", tag_field="msg"):
     """So many bytes of output have been seen. Sent only while followed."""
 
-    token: int
-    size: int
+    token: Count
+    size: Count
 
 
 class Beat(msgspec.Struct, frozen=True, tag="beat", tag_field="msg"):
     """It is alive and its loop turns."""
 
-    token: int | None = None
+    token: Count | None = None
 
 
 FromWorker = Hello | Started | Ended | OutputGrown | Beat
@@ -205,8 +224,11 @@ _to_worker: Final = msgspec.json.Decoder(ToWorker)
 
 
 def decode_from_worker(line: bytes) -> FromWorker:
-    """Read one message of a worker. Raises `msgspec.MsgspecError`."""
-    return cast("FromWorker", _from_worker.decode(line))
+    """Read one message of a worker, or of whoever found its socket. Raises `msgspec.MsgspecError`."""
+    try:
+        return cast("FromWorker", _from_worker.decode(line))
+    except (RecursionError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(str(error)) from None
 
 
 def decode_to_worker(line: bytes) -> ToWorker:

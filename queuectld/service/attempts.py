@@ -150,7 +150,7 @@ def finish(
 
 def vanished(reason: Reason, now: float, message: str) -> Outcome:
     """Return the outcome of an attempt that nobody could report."""
-    return Outcome(reason=reason, ended_at=now, message=message)
+    return Outcome(reason=reason, ended_at=now, message=message, output_unknown=True)
 
 
 def _entry(step: Step, was: Job, attempt: Attempt, now: float) -> Entry:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import FINAL, Job, State
-from queuectld.errors import NoSuchAttemptError, NoSuchJobError
+from queuectld.errors import BadRequestError, NoSuchAttemptError, NoSuchJobError
 from queuectld.protocol.messages import Logs
 from queuectld.protocol.output import GAP, STREAM_NAMES
 from queuectld.protocol.replies import Output
@@ -55,11 +55,23 @@ class Look(NamedTuple):
 
 
 def places(reader: Reader, request: Logs) -> list[Place]:
-    """Return where to begin with each job. Raises `NoSuchJobError`, `AmbiguousIdError`, `NoSuchAttemptError`."""
+    """Return where to begin with each job.
+
+    Raises `NoSuchJobError`, `AmbiguousIdError`, `NoSuchAttemptError`, `BadRequestError`.
+    """
     found: dict[int, Place] = {}
+    known = {place.job: place for place in request.places}
     for position, text in enumerate(request.jobs):
         job = job_named(reader, text, f"$.jobs[{position}]")
-        found.setdefault(job.seq, Place(job.seq, job.id, _first_number(job, request)))
+        before = known.pop(job.id, None)
+        if before is not None:
+            found[job.seq] = Place(job.seq, job.id, before.attempt, before.offset)
+        elif job.seq not in found:
+            found[job.seq] = Place(job.seq, job.id, _first_number(job, request))
+    if known:
+        raise BadRequestError(
+            f"there is a place for job '{next(iter(known))}', which is not in `jobs`", path="$.places"
+        )
     return list(found.values())
 
 
@@ -81,7 +93,8 @@ def look(reader: Reader, request: Logs, place: Place, output_dir: Path, limit: i
         return Look((), place, None, idle=True, over=True)
     attempts = {attempt.number: attempt for attempt in reader.attempts_of(place.seq)}
     if place.number == 0 and 1 in attempts:
-        place = place._replace(number=1)
+        # All of it was written since somebody reads.
+        place = place._replace(number=1, offset=request.offset)
     attempt = attempts.get(place.number)
     final = job.state in FINAL or job.state is State.DELETED
     if attempt is None:
@@ -238,8 +251,20 @@ def _told_of_missing(files: OutputFiles, attempt: Attempt, request: Logs, found:
         at=at,
         data="",
         missing=missing,
+        removed=attempt.output_removed,
     )
     return _Found([*found.pieces, mark], place, exhausted=True)
+
+
+def place_mark(place: Place, request: Logs, now: float) -> Output:
+    """Return what tells a place where there is nothing to show yet."""
+    return Output(
+        job=place.job,
+        attempt=place.number,
+        stream=request.stream or "stdout",
+        offset=place.offset or 0,
+        at=iso(now),
+    )
 
 
 def tail(reader: Reader, job: Job, lines: int, output_dir: Path, limit: int) -> str:

@@ -49,9 +49,16 @@ class InputFiles(NamedTuple):
 
 
 def run_spec(
-    claimed: Claimed, *, config: Config, account: Account, store: str, output: str, files: InputFiles
+    claimed: Claimed,
+    *,
+    config: Config,
+    account: Account,
+    store: str,
+    output: str,
+    files: InputFiles,
+    cgroup: str | None,
 ) -> RunSpec:
-    """Put together the command of a claimed job; `output` is the base of its output files."""
+    """Put together the command of a claimed job; `output` is the base of its output files, `cgroup` may be its own."""
     job, attempt = claimed.job, claimed.attempt
     spec = job.spec
     added = {
@@ -64,7 +71,7 @@ def run_spec(
     base = claimed.environment if claimed.environment is not None else msgspec.json.encode(account.environment)
     # Python programs are the ones whose output would otherwise arrive in blocks; whoever sets it himself is obeyed.
     unbuffered = {} if b'"PYTHONUNBUFFERED"' in base else {"PYTHONUNBUFFERED": "1"}
-    limit = spec.limits.output
+    limits = spec.limits
     return RunSpec(
         job=job.id,
         argv=command_line(job, config.shell, files.script),
@@ -76,10 +83,22 @@ def run_spec(
         nice=spec.nice,
         stdin=files.stdin,
         output=output,
-        output_limit=config.output_limit if limit is None else limit,
+        output_limit=config.output_limit if limits.output is None else limits.output,
+        output_end=limits.output_action == "end",
         timeout=config.timeout if spec.timeout is None else float(spec.timeout),
+        silent_timeout=_seconds(spec.silent_timeout),
+        memory=limits.memory,
+        cpu=_seconds(limits.cpu),
+        files=limits.files,
         kill_after=config.kill_after if spec.kill_after is None else float(spec.kill_after),
+        keep_leftovers=spec.leftovers == "keep",
+        cgroup=cgroup,
     )
+
+
+def _seconds(duration: float | None) -> float | None:
+    # The type of the specification is none that messages to workers know.
+    return None if duration is None else float(duration)
 
 
 def command_line(job: Job, shell: str, script: str | None) -> tuple[str, ...]:

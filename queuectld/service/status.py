@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from queuectld.domain.job import VISIBLE
-from queuectld.protocol.replies import QueueView, Status
+from queuectld.protocol.replies import Isolation, Loop, QueueView, Status
 from queuectld.protocol.words import VERSION
 from queuectld.service.views import iso
-from queuectld.store.base import Store
+from queuectld.store.base import Reader
 
 
 class Basis(NamedTuple):
@@ -25,18 +25,20 @@ class Basis(NamedTuple):
     workers: int
     limit: int
     problems: tuple[str, ...]
+    isolation: Isolation
+    loop: Loop
     connections: int
     now: float
 
 
-def report(store: Store, basis: Basis) -> Status:
-    """Put together what the daemon knows and what the store holds."""
+def report(store: Reader, basis: Basis, next_due: float | None) -> Status:
+    """Put together what the daemon knows and what the store holds; `next_due` is None where that is not known."""
     counts = store.counts()
     queues = tuple(
         QueueView(name=name, states={state.value: counts.get(name, {}).get(state, 0) for state in VISIBLE})
         for name in sorted({*store.queues(), *counts})
     )
-    next_due, oldest = store.next_due(), store.oldest_startable()
+    oldest = store.oldest_startable()
     return Status(
         version=VERSION,
         pid=basis.pid,
@@ -55,5 +57,7 @@ def report(store: Store, basis: Basis) -> Status:
         next_due=None if next_due is None else iso(next_due),
         oldest_waiting=None if oldest is None else round(max(0.0, basis.now - oldest.due), 3),
         problems=basis.problems,
+        isolation=basis.isolation,
+        loop=basis.loop,
         connections=basis.connections,
     )

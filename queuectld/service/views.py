@@ -103,6 +103,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         peak_memory=None if end is None else end.peak_memory,
         output_bytes=0 if end is None else end.output_bytes,
         output_missing=0 if end is None else end.output_missing,
+        output_removed=attempt.output_removed,
         leftovers=() if end is None else end.leftovers,
         message=None if end is None else end.message,
     )

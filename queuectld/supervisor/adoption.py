@@ -13,6 +13,7 @@ from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Surroundings
 from queuectld.supervisor.health import STALL
 from queuectld.supervisor.link import Link
+from queuectld.supervisor.machine import Process
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.recovery import Fate, fate
 from queuectld.supervisor.worker import Worker
@@ -41,6 +42,18 @@ class Adoption:
         self._world.files.prune_inputs(frozenset(w.link.token for w in self._crew if w.link.token is not None))
         for worker in self._crew.find():
             self.expect(worker)
+        await self._sweep()
+        for worker in self._crew:
+            # Another daemon had no cgroups, or had them elsewhere.
+            if not (worker.link.dead or self._world.machine.encloses(Process(worker.pid, worker.start))):
+                self._around.act(worker, worker.link.retire())
+
+    async def _sweep(self) -> None:
+        live = {worker.link.token for worker in self._crew if worker.link.token is not None}
+        try:
+            await self._world.machine.sweep(live, [Process(worker.pid, worker.start) for worker in self._crew])
+        except OSError as error:
+            log.error("Cannot look for what is left in cgroups", event_name="job.stuck", error=str(error))  # noqa: TRY400  (the errno tells all)
 
     async def _record_filed(self) -> None:
         filed = self._world.files.outcomes()

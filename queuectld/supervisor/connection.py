@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from queuectld.protocol.codec import LineBuffer, TooLong, encode
-from queuectld.protocol.worker_messages import LINE_LIMIT, FromWorker, Hello, ToWorker, decode_from_worker
+from queuectld.protocol.worker_messages import REPORT_LIMIT, FromWorker, Hello, ToWorker, decode_from_worker
 from queuectld.supervisor.machine import Reception
 from queuectld.supervisor.worker import Worker
 
@@ -26,7 +26,7 @@ class WorkerConnection(asyncio.Protocol):
     def __init__(self, reception: Reception) -> None:
         """`reception` is the crew."""
         self._reception = reception
-        self._lines = LineBuffer(LINE_LIMIT)
+        self._lines = LineBuffer(REPORT_LIMIT)
         self._transport: asyncio.Transport | None = None
         self._worker: Worker | None = None
         self._abandoned = False

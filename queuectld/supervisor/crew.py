@@ -35,6 +35,7 @@ class Crew:
         self._loop = asyncio.get_running_loop()
         self._workers: dict[int, Worker] = {}
         self._stop_listening: Callable[[], None] | None = None
+        self._closed = False
 
     def __iter__(self) -> Iterator[Worker]:
         """Iterate over the workers that there are at this moment."""
@@ -73,6 +74,7 @@ class Crew:
 
     def close(self) -> None:
         """Take no more workers, and let go of those that there are: they live on."""
+        self._closed = True
         if self._stop_listening is not None:
             self._stop_listening()
         for worker in self:
@@ -129,6 +131,10 @@ class Crew:
 
     def recognise(self, connection: Connection, hello: Hello) -> Worker | None:
         """Return who is at the other end, if it is who it says."""
+        if self._closed:
+            # It came in before the socket was closed. The next daemon knows its attempt; we have let go of it, and
+            # would tell it to end what it runs.
+            return None
         pid, uid = connection.peer()
         if uid != self._machine.uid or pid != hello.pid or self._machine.start_time(pid) != hello.pid_start:
             log.warning("Stranger on the worker socket", event_name="worker.refused", peer_pid=pid, peer_uid=uid)

@@ -76,6 +76,9 @@ class Dispatcher:
         self._alarm = world.machine.alarm(self._rung)
         self._lent: dict[int, int] = {}
         self._claim_from = 0.0
+        # How often jobs were asked for so far, and how often the store answered.
+        self.claims_asked = 0
+        self.claims_answered = 0
         self.demand = Demand()
 
     def start(self, waiting: int) -> None:
@@ -95,6 +98,10 @@ class Dispatcher:
         """How many attempts may run at once; those that only wait for another job do not count."""
         lent = sum(worker.link.token in self._lent for worker in self._crew) if self._lent else 0
         return worker_limit(self._config.config) + lent
+
+    def has_lent(self, worker: Worker) -> bool:
+        """Whether its attempt only waits for another job."""
+        return worker.link.token in self._lent
 
     def _room(self) -> int:
         busy = sum(worker.link.token is not None or worker.link.phase is Phase.CLAIMING for worker in self._crew)
@@ -127,6 +134,12 @@ class Dispatcher:
             self._alarm.no_later_than(due)
         if self.demand.ticket() != before:
             self.dispatch()
+
+    @property
+    def neglects(self) -> bool:
+        """Whether jobs could start, workers are free, and nobody asks for them: which must not last."""
+        waits = bool(self.demand) and not self._around.draining and self.claims_asked == self.claims_answered
+        return waits and bool(self._free())
 
     def dispatch(self) -> None:
         """Claim for whoever is free, or see to it that somebody will be."""
@@ -164,8 +177,10 @@ class Dispatcher:
         for worker in free:
             worker.link.offered()
         ticket = self.demand.ticket()
+        self.claims_asked += 1
 
         def done(claims: Claims | BaseException) -> None:
+            self.claims_answered += 1
             if isinstance(claims, BaseException):
                 claims = self._refused(claims, self._rung if ripen else self.dispatch)
             self.demand.served(more=claims.more, got=len(claims.claimed), ticket=ticket)
@@ -217,6 +232,7 @@ class Dispatcher:
             store=self._world.store,
             output=f"{self._world.output}/{base_name(job.seq, attempt.number)}",
             files=files,
+            cgroup=self._world.machine.group(attempt.token),
         )
         self._around.act(worker, worker.link.ready(Run(attempt.token, spec)))
         if worker.followers:

@@ -51,6 +51,10 @@ class Endings:
 
     def settle(self, worker: Worker, token: int, outcome: Outcome) -> None:
         """Record what a worker reported, and claim its next job in the same commit."""
+        if self._crew.with_token(token) not in {None, worker}:
+            # Each worker speaks for its own attempt alone.
+            self._around.act(worker, worker.link.settled(token, recorded=False))
+            return
         offer = self._dispatcher.next_offer(worker, token, outcome)
         demand = self._dispatcher.demand
         ticket = demand.ticket()
@@ -97,15 +101,23 @@ class Endings:
         """A worker died, and its socket has been read to the end: look for its file, empty the kill set, commit."""
         if worker.started is None and (attempt := await self._records.attempt(token)) is not None:
             worker.started = _leader(attempt)
-        ended = await self._end_remains(token, worker.started)
+        ended = await self._end_remains(worker, token)
         ending = await self._record_lost(worker, token)
         self._world.files.remove_outcome(token)
         log.info("Attempt rescued", event_name="job.rescued", token=token, leftovers=ended or None)
         self._recorded(worker, ending)
         self._around.act(worker, worker.link.settled(token, recorded=True))
 
-    async def _end_remains(self, token: int, leader: tuple[int, int] | None) -> list[str]:
-        remains = Remains(f"{self._world.store}/{token}", *(leader or (None, None)))
+    async def _end_remains(self, worker: Worker, token: int) -> list[str]:
+        pid, pid_start = worker.started or (None, None)
+        remains = Remains(
+            marker=f"{self._world.store}/{token}",
+            pid=pid,
+            pid_start=pid_start,
+            token=token,
+            worker=(worker.pid, worker.start),
+            ended=self._world.files.outcome(token) is not None,
+        )
         while True:
             try:
                 return await self._world.machine.end_remains(remains, partial(self._report_stuck, token))
@@ -157,11 +169,16 @@ class Endings:
         if outcome is None or outcome.reason is not Reason.HOST_ERROR:
             worker.rest = 0.0
             return
-        worker.rest = min(max(worker.rest * 2, _FIRST_REST), _LONGEST_REST)
+        worker.rest = next_rest(worker.rest)
         worker.rest_until = self._loop.time() + worker.rest
         log.warning("Worker rests", event_name="worker.resting", worker_id=worker.name, error=outcome.message)
         # A little later than the rest, so that it is over by then.
         self._loop.call_later(worker.rest + 0.01, self._dispatcher.dispatch)
+
+
+def next_rest(last: float) -> float:
+    """Return for how long a worker rests whose host could not start a command, after such a rest before, or none."""
+    return min(max(last * 2, _FIRST_REST), _LONGEST_REST)
 
 
 def _leader(attempt: Attempt) -> tuple[int, int] | None:

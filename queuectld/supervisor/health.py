@@ -26,15 +26,20 @@ _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 30.0
 
 
+# Told when a reading was due, and after how many seconds the next one comes.
+Beat = Callable[[float, float], None]
+
+
 class Health:
     """Looks at the workers, and starts, retires and kills them as the plan says."""
 
-    def __init__(self, crew: Crew, config: Holder, machine: Machine, replan: Callable[[], None]) -> None:
-        """`replan` is called after each reading, and when a pause between starts is over."""
+    def __init__(self, crew: Crew, config: Holder, machine: Machine, replan: Callable[[], None], beat: Beat) -> None:
+        """`replan` is called after each reading, and when a pause between starts is over; `beat` before each one."""
         self._crew = crew
         self._config = config
         self._machine = machine
         self._replan = replan
+        self._beat = beat
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._reading: asyncio.Task[Mapping[int, Reading | None]] | None = None
@@ -87,6 +92,7 @@ class Health:
     # Readings.
 
     def _read(self) -> None:
+        self._beat(self._due, self._config.config.vitals_interval)
         late = self._due + STALL
         subjects = [
             Subject(worker.pid, worker.created, worker.vitals.stuck_for if worker.vitals else 0)

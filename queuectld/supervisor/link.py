@@ -22,6 +22,7 @@ from queuectld.protocol.worker_messages import (
     Recorded,
     Run,
     Running,
+    Signal,
     Stale,
     Stop,
     ToWorker,
@@ -78,6 +79,8 @@ class Link:
         self.retiring = False
         # What it was told about ending its attempt, to be told again to whoever takes up the connection.
         self._stop: Stop | None = None
+        # Signals for its command that came while it was out of touch; as with the kernel's, two of a kind are one.
+        self._signals: list[int] = []
         # The attempt before, whose end is on record and is to be confirmed along with the next command, or without one.
         self._unconfirmed: int | None = None
         # The last attempt that it came back with as ended: it may have left the outcome in a file too.
@@ -101,6 +104,9 @@ class Link:
             self.connected = False
             return [Refuse()]
         self.connected = True
+        if hello.protocol < CHANNEL_VERSION:
+            # It would ignore what it does not know of a command.
+            self.retiring = True
         welcome: list[Action] = [Send(Welcome(protocol=min(hello.protocol, CHANNEL_VERSION), store=self._store))]
         match hello.state:
             case Idle():
@@ -119,7 +125,8 @@ class Link:
             self.retiring = True
             return [Send(Stale(token)), *self._hello_idle()]
         self.phase = Phase.RUNNING
-        return self._say(*((self._stop,) if self._stop else ()))
+        signals, self._signals = self._signals, []
+        return self._say(*((self._stop,) if self._stop else ()), *(Signal(token, number) for number in signals))
 
     def _hello_holding(self, store: str, token: int, outcome: Outcome) -> list[Action]:
         if store != self._store:
@@ -136,6 +143,8 @@ class Link:
 
     def ended(self, message: Ended) -> list[Action]:
         """Its attempt is over."""
+        if message.last:
+            self.retiring = True
         if self.phase in _ON_ITS_WAY:
             return []
         self.phase = Phase.SETTLING
@@ -155,6 +164,7 @@ class Link:
         """A job is its own now, durably; `ready` or `withdrawn` follows."""
         self.token = token
         self._stop = None
+        self._signals = []
         self.phase = Phase.PREPARING
 
     def settled(self, token: int, *, recorded: bool, claimed: int | None = None) -> list[Action]:
@@ -213,6 +223,16 @@ class Link:
             shorter = min((s for s in (first.kill_after, kill_after) if s is not None), default=None)
             self._stop = Stop(token=self.token, reason=why, grace=min(first.grace, grace), kill_after=shorter)
         return [Send(self._stop)] if self.connected and self.phase is Phase.RUNNING else []
+
+    def signal(self, number: int) -> list[Action] | None:
+        """Pass a signal on to its command; out of touch, as soon as it is back. None: it runs no command."""
+        if self.token is None or self.phase is not Phase.RUNNING:
+            return None
+        if self.connected:
+            return [Send(Signal(self.token, number))]
+        if number not in self._signals:
+            self._signals.append(number)
+        return []
 
     def retire(self) -> list[Action]:
         """Let it end, after its job if it has one, or is about to get one."""

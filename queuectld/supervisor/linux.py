@@ -7,18 +7,22 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from queuectld.host.alarm import Alarm
 from queuectld.host.file_limit import FileLimit
 from queuectld.host.state_dir import StateDir
+from queuectld.protocol.replies import Isolation
 from queuectld.protocol.worker_messages import WORKER_SOCKET
 from queuectld.supervisor.connection import WorkerConnection
+from queuectld.supervisor.groups import end, find_groups
+from queuectld.supervisor.kept import KeptProcesses
 from queuectld.supervisor.machine import Process, Reception
-from queuectld.supervisor.rescue import Household, Remains, end_remains
+from queuectld.supervisor.rescue import Host, Household, Remains, end_remains
 from queuectld.supervisor.vitals import Reading, Subject, examine
 from queuectld.worker import procfs
+from queuectld.worker.cgroups import members, remove
 
 # Signals that a daemon under a service manager or a shell may have had blocked or ignored, and that must not be
 # inherited that way by workers and their commands.
@@ -56,15 +60,37 @@ class ProcessWatch:
 class LinuxMachine:
     """This host. Implements `queuectld.supervisor.machine.Machine`."""
 
-    def __init__(self, state: StateDir, store: str, *, environ: Mapping[str, str], files: FileLimit) -> None:
-        """`store` is the uuid of the store; workers are started with `environ`, and held to the limit `files`."""
+    def __init__(
+        self,
+        state: StateDir,
+        store: str,
+        *,
+        environ: Mapping[str, str],
+        files: FileLimit,
+        family: Iterable[Process] | None = None,
+        cgroups: bool = True,
+    ) -> None:
+        """`store` is the uuid of the store; workers are started with `environ`, and held to the limit `files`.
+
+        `cgroups`: whether they are used where that is possible.
+        `family` are the children that this process had when it was another program, and that did not flee to it.
+        """
         self._state = state
         self._store = store
         self._environ = environ
         self._files = files
-        self._household = Household()
+        # Who died since then, and whoever has its number now, is none of them.
+        living = None if family is None else [one.pid for one in family if procfs.start_time(one.pid) == one.start]
+        self._household = Household(living)
         self.uid = os.geteuid()
         self.boot_id = procfs.boot_id()
+        self._groups = find_groups(store, wanted=cgroups)
+        self._kept = KeptProcesses(state.path, store, self.boot_id, self._groups)
+
+    @property
+    def isolation(self) -> Isolation:
+        """What holds the processes of a job together."""
+        return self._groups.isolation
 
     def become_subreaper(self) -> None:
         """Let orphaned descendants become our children. Raises `OSError`."""
@@ -79,12 +105,24 @@ class LinuxMachine:
     def spawn(self, name: str, orphan_timeout: float) -> Process:
         """Start a worker. Raises `OSError`."""
         argv = [sys.executable, *self._marks(), "--name", name, "--orphan-timeout", str(orphan_timeout)]
-        with self._household.lock:
-            pid = self._spawn(argv)
-            self._household.known.add(pid)
+        if self._groups.root is not None and self._groups.home is not None:
+            argv += ["--cgroups", self._groups.root, "--home", self._groups.home]
+        pid = self.start_child(lambda: self._spawn(argv))
         with contextlib.suppress(ProcessLookupError):
             self._files.restore(pid)
         return Process(pid, procfs.start_time(pid) or 0)
+
+    def start_child(self, start: Callable[[], int]) -> int:
+        """Have `start` make a child, which is not taken for one that fled to us; return its number."""
+        with self._household.lock:
+            pid = start()
+            self._household.known.add(pid)
+            return pid
+
+    def family(self) -> list[Process]:
+        """Return the living children that did not flee to us."""
+        found = [procfs.stat(pid) for pid in tuple(self._household.known)]
+        return [Process(one.pid, one.start) for one in found if one and one.alive and one.ppid == os.getpid()]
 
     def _marks(self) -> list[str]:
         """By which a worker of ours is known in the list of processes."""
@@ -157,12 +195,43 @@ class LinuxMachine:
         return Alarm(asyncio.get_running_loop(), ring)
 
     async def examine(self, subjects: Sequence[Subject]) -> Mapping[int, Reading | None]:
-        """Read the vitals of workers, off the loop."""
-        return await asyncio.to_thread(examine, subjects)
+        """Read the vitals of workers, and see what is left of what was kept; off the loop."""
+        return await asyncio.to_thread(self._examine, subjects)
+
+    def _examine(self, subjects: Sequence[Subject]) -> Mapping[int, Reading | None]:
+        with contextlib.suppress(OSError):
+            self._kept.prune()
+        return examine(subjects)
+
+    def group(self, token: int) -> str | None:
+        """Return the cgroup that an attempt may have of its own; None where there are none."""
+        return self._groups.of_attempt(token)
+
+    def encloses(self, worker: Process) -> bool:
+        """Whether a worker makes use of all the cgroups that there are for it."""
+        return self._groups.root is None or worker.pid in members(self._groups.of_worker(*worker))
+
+    async def sweep(self, live: Collection[int], workers: Sequence[Process]) -> None:
+        """End what is left of attempts that are not `live`, as far as cgroups tell; `workers` are seen to elsewhere."""
+        await asyncio.to_thread(self._sweep, live, workers)
+
+    def _sweep(self, live: Collection[int], workers: Sequence[Process]) -> None:
+        self._kept.prune()
+        self._groups.sweep(live={*live, *self._kept.tokens()}, workers=workers, spared=self._kept.spared().pids)
+
+    def bury(self, worker: Process) -> None:
+        """Clean up behind a worker that is gone and has no attempt."""
+        for directory in self._groups.all_of_worker(*worker):
+            if not remove(directory):
+                end(directory, self._kept.spared().pids)
+
+    def close(self) -> None:
+        """Remove the cgroups that are empty."""
+        self._groups.close()
 
     async def end_remains(self, remains: Remains, report: Callable[[str], None]) -> list[str]:
         """End everything in the kill set of an attempt. Raises `OSError`."""
-        return await end_remains(remains, self._household, report)
+        return await end_remains(remains, Host(self._household, self._groups, self._kept), report)
 
 
 def _is_ours(pid: int, marks: list[bytes]) -> bool:

@@ -6,7 +6,7 @@ own, can let it live through years of bad luck in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from queuectld.protocol.worker_messages import FromWorker, Hello
@@ -90,7 +90,22 @@ class Machine(Protocol):
         """Return an alarm, not set; `ring` decides what is due and sets it again."""
 
     async def examine(self, subjects: Sequence[Subject]) -> Mapping[int, Reading | None]:
-        """Read the vitals of workers, off the loop."""
+        """Read the vitals of workers, and see what is left of what was kept; off the loop."""
+
+    def group(self, token: int) -> str | None:
+        """Return the cgroup that an attempt may have of its own; None where there are none."""
+
+    def encloses(self, worker: Process) -> bool:
+        """Whether a worker makes use of all the cgroups that there are for it."""
+
+    async def sweep(self, live: Collection[int], workers: Sequence[Process]) -> None:
+        """End what is left of attempts that are not `live`, as far as cgroups tell; `workers` are seen to elsewhere."""
+
+    def bury(self, worker: Process) -> None:
+        """Clean up behind a worker that is gone and has no attempt."""
+
+    def close(self) -> None:
+        """Leave nothing behind that nobody needs any more."""
 
     async def end_remains(self, remains: Remains, report: Callable[[str], None]) -> list[str]:
         """End everything in the kill set of an attempt; see `queuectld.supervisor.rescue`. Raises `OSError`."""

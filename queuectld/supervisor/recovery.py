@@ -11,7 +11,7 @@ import msgspec
 
 from queuectld.domain.attempt import Attempt, Outcome
 from queuectld.protocol.output import outcome_name
-from queuectld.protocol.worker_messages import Ended
+from queuectld.protocol.worker_messages import Ended, decode_from_worker
 
 
 class Fate(StrEnum):
@@ -43,7 +43,7 @@ class Filed(NamedTuple):
 def filed_outcomes(directory: Path, store: str) -> Iterator[Filed]:
     """Yield the readable outcome files of this store; those of another store are left for it."""
     for path in sorted(directory.glob(f"{store}.*")):
-        if path.suffix[1:].isdigit() and (filed := read_outcome(directory, store, int(path.suffix[1:]))):
+        if path.suffix[1:].isdecimal() and (filed := read_outcome(directory, store, int(path.suffix[1:]))):
             yield filed
 
 
@@ -55,10 +55,10 @@ def read_outcome(directory: Path, store: str, token: int) -> Filed | None:
     """
     path = directory / outcome_name(store, token)
     try:
-        ended = msgspec.json.decode(path.read_bytes(), type=Ended)
+        ended = decode_from_worker(path.read_bytes())
     except (OSError, msgspec.MsgspecError):
         return None
-    return Filed(path, token, ended.outcome) if ended.token == token else None
+    return Filed(path, token, ended.outcome) if isinstance(ended, Ended) and ended.token == token else None
 
 
 def remove_outcome(directory: Path, store: str, token: int) -> None:

@@ -2,7 +2,8 @@
 
 ``leave``: at once; workers and their jobs go on, and the next daemon adopts them. Otherwise no new claims, and running
 jobs may end for a grace (``drain``), without a bound (``wait``), or not at all (``now``); then TERM to their groups,
-KILL after the longest `kill_after` among them; then the workers end.
+KILL after the longest `kill_after` among them; then the workers end. Where all that still run only wait for jobs that
+will not start any more, ``wait`` becomes ``drain``.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ log = structlog.get_logger()
 
 # How decided each mode is: a later request can only hurry.
 _HASTE: Final = {"wait": 0, "drain": 1, "now": 2, "leave": 3}
+# Seconds for which nobody may get on before that counts: the end of a job is told to those that wait for it.
+_BLOCKED: Final = 2.0
 # Seconds after the last KILL was due: until then ends may be reported and recorded; until then what an overdue worker
 # leaves is ended by us; and until then workers with nothing to do may end by themselves.
-_REPORTED: Final = 0.5
-_RESCUED: Final = 0.7
-_DISMISSED: Final = 0.9
+_REPORTED: Final = 0.4
+_RESCUED: Final = 0.6
+_DISMISSED: Final = 0.75
 
 
 class Stopping:
@@ -40,12 +43,19 @@ class Stopping:
         *,
         stop: Callable[[Worker, float, float], None],
         retire: Callable[[Worker], None],
+        waits: Callable[[Worker], bool],
     ) -> None:
-        """`stop` interrupts a worker's attempt, given its grace and the time between TERM and KILL."""
+        """`stop` interrupts a worker's attempt, given its grace and the time between TERM and KILL.
+
+        `waits` tells whether its attempt does nothing but wait for other jobs.
+        """
         self._retire = retire
         self._crew = crew
         self._config = config
         self._stop = stop
+        self._waits = waits
+        # Since when nobody gets on.
+        self._blocked: float | None = None
         self._mode: ShutdownMode | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -84,6 +94,10 @@ class Stopping:
                 self.hurry(worker)
         self._wake.set()
 
+    def press(self) -> None:
+        """Somebody asks for the end, or asks again: first with a grace, then without."""
+        self.begin("drain" if self._mode in {None, "wait"} else "now")
+
     def hurry(self, worker: Worker) -> None:
         """Tell a worker that has turned up, or that all are told, how long it has."""
         if self._mode in {"drain", "now"}:
@@ -108,20 +122,33 @@ class Stopping:
     async def _run(self) -> None:
         await self._ready.wait()
         while self._mode != "leave" and self._busy():
-            last_kill = self._last_kill()
             now = asyncio.get_running_loop().time()
-            if last_kill is not None and now >= last_kill + _REPORTED:
+            if self._mode == "wait":
+                await self._wait_on(now)
+                continue
+            last_kill = self._last_kill()
+            if now >= last_kill + _REPORTED:
                 await self._end_overdue(now - _REPORTED)
                 break
-            await self._woken(None if last_kill is None else last_kill + _REPORTED - now)
+            await self._woken(last_kill + _REPORTED - now)
         if self._mode != "leave":
             await self._dismiss()
         self.done.set()
 
-    def _last_kill(self) -> float | None:
+    async def _wait_on(self, now: float) -> None:
+        """Wait for running jobs, however long they take, unless none of them can end before others have begun."""
+        if not all(map(self._waits, self._busy())):
+            self._blocked = None
+            await self._woken(None)
+            return
+        self._blocked = now if self._blocked is None else self._blocked
+        if now < self._blocked + _BLOCKED:
+            await self._woken(self._blocked + _BLOCKED - now)
+        else:
+            self.begin("drain")
+
+    def _last_kill(self) -> float:
         """When the last of those that still run gets its KILL."""
-        if self._mode == "wait":
-            return None
         return self._term_at + max(map(self._kill_after, self._busy()), default=0.0)
 
     async def _end_overdue(self, last_kill: float) -> None:

@@ -24,7 +24,6 @@ from queuectld.protocol.worker_messages import (
     Hello,
     OutputGrown,
     Running,
-    Signal,
     Started,
 )
 from queuectld.service.control import ShutdownMode
@@ -34,8 +33,10 @@ from queuectld.supervisor.adoption import Adoption
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Dispatcher
 from queuectld.supervisor.endings import Endings
+from queuectld.supervisor.health import Beat as HealthBeat
 from queuectld.supervisor.health import Health
 from queuectld.supervisor.link import Phase
+from queuectld.supervisor.machine import Process
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.stopping import Stopping
 from queuectld.supervisor.views import worker_view
@@ -51,8 +52,16 @@ _NOTE_AFTER: Final = 0.05
 class Supervisor:
     """The pool of workers and the jobs that they run. Implements `queuectld.service.control.Control`."""
 
-    def __init__(self, records: Records, hub: Hub, config: Holder, world: World) -> None:
-        """Put the parts together; nothing happens before `start`."""
+    def __init__(
+        self,
+        records: Records,
+        hub: Hub,
+        config: Holder,
+        world: World,
+        *,
+        beat: HealthBeat = lambda _due, _interval: None,
+    ) -> None:
+        """Put the parts together; nothing happens before `start`. `beat` is called with each check of the health."""
         self._records = records
         self._config = config
         self._world = world
@@ -62,17 +71,23 @@ class Supervisor:
         self._followers = 0
         self._noting: asyncio.TimerHandle | None = None
         self._crew = Crew(world, self)
-        self._health = Health(self._crew, config, world.machine, self.replan)
-        self._stopping = Stopping(self._crew, config, stop=self._interrupt, retire=self._retire)
+        self._health = Health(self._crew, config, world.machine, self.replan, beat)
         self._dispatcher = Dispatcher(self, self._crew, records, config, world)
+        self._stopping = Stopping(
+            self._crew, config, stop=self._interrupt, retire=self._retire, waits=self._dispatcher.has_lent
+        )
         self._endings = Endings(self, self._crew, records, self._dispatcher, world)
         self._adoption = Adoption(self, self._crew, records, config, world)
         self._unsubscribe = hub.subscribe(self._dispatcher.heard)
 
     # Start and end.
 
-    async def start(self) -> None:
-        """Become the subreaper, take up what an earlier daemon left, and begin to give out work."""
+    async def start(self, *, asked: int = 0) -> None:
+        """Become the subreaper, take up what an earlier daemon left, and begin to give out work.
+
+        `asked` is what `start_workers` was told last.
+        """
+        self._asked = min(asked, self.limit)
         self._world.machine.become_subreaper()
         await self._adoption.take_up()
         # Not before: a worker whose attempt is not known here yet would be told to drop it.
@@ -91,9 +106,14 @@ class Supervisor:
             self._noting.cancel()
         self._dispatcher.close()
         self._crew.close()
+        self._world.machine.close()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def claims(self) -> tuple[int, int, bool]:
+        """Return how often jobs were asked for, how often that was answered, and whether it should be and is not."""
+        return self._dispatcher.claims_asked, self._dispatcher.claims_answered, self._dispatcher.neglects
 
     # Control: what the rest of the daemon may ask.
 
@@ -112,6 +132,11 @@ class Supervisor:
         offset = self._world.clock() - self._loop.time()
         ordered = sorted(self._crew, key=lambda worker: (len(worker.name), worker.name))
         return [worker_view(worker, since=worker.since + offset) for worker in ordered]
+
+    @property
+    def asked(self) -> int:
+        """How many workers are kept whether jobs need them or not."""
+        return self._asked
 
     def start_workers(self, count: int) -> None:
         """Keep at least `count` workers, from now on."""
@@ -137,9 +162,10 @@ class Supervisor:
     def signal(self, token: int, number: int) -> bool:
         """Pass a signal to the command of a live attempt."""
         worker = self._crew.with_token(token)
-        if worker is None or worker.connection is None or worker.link.phase is not Phase.RUNNING:
+        actions = None if worker is None else worker.link.signal(number)
+        if worker is None or actions is None:
             return False
-        self._crew.say(worker, Signal(token, number))
+        self.act(worker, actions)
         return True
 
     def held_up_by(self, token: int) -> str | None:
@@ -172,11 +198,22 @@ class Supervisor:
 
     def lend(self, token: int) -> Callable[[], None]:
         """Do not count an attempt that waits for another job."""
-        return self._dispatcher.lend(token)
+        take_back = self._dispatcher.lend(token)
+        self._stopping.changed()
+
+        def go_on() -> None:
+            take_back()
+            self._stopping.changed()
+
+        return go_on
 
     def shutdown(self, mode: ShutdownMode) -> None:
         """Begin to end the daemon, or hurry."""
         self._stopping.begin(mode)
+
+    def press(self) -> None:
+        """End the daemon, as a signal asks for it; the second one skips the grace."""
+        self._stopping.press()
 
     def problems(self) -> Sequence[str]:
         """Return sentences about what is wrong now."""
@@ -342,5 +379,6 @@ class Supervisor:
     def _remove(self, worker: Worker) -> None:
         log.info("Worker ended", event_name="worker.ended", worker_id=worker.name, worker_pid=worker.pid)
         self._crew.forget(worker)
+        self._world.machine.bury(Process(worker.pid, worker.start))
         self.replan()
         self._dispatcher.dispatch()

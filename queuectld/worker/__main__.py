@@ -1,4 +1,7 @@
-"""The worker's entry: ``python -P -m queuectld.worker --state DIR --store UUID --name w3 --orphan-timeout 60``."""
+"""The worker's entry: ``python -P -m queuectld.worker --state DIR --store UUID --name w3 --orphan-timeout 60``.
+
+Where there are cgroups: ``--cgroups DIR --home DIR``, see `queuectld.worker.enclosure`.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,8 @@ def read_options(arguments: list[str]) -> Options:
             store=given["--store"],
             name=given["--name"],
             orphan_timeout=float(given["--orphan-timeout"]),
+            cgroups=given.get("--cgroups"),
+            home=given.get("--home"),
         )
     except (KeyError, ValueError) as error:
         raise SystemExit(f"a worker is started by queuectld, not by hand: {error}") from error

@@ -171,15 +171,24 @@ class Channel:
         attempt.seen = size
         return self._growth(attempt, now)
 
-    def ended(self, outcome: Outcome) -> list[Action]:
-        """Note that the command is over and nothing of its tree is left; or that it never ran."""
+    @property
+    def last_token(self) -> int:
+        """Which attempt is run, or was run last."""
+        return self._last_token
+
+    def ended(self, outcome: Outcome, *, last: bool = False) -> list[Action]:
+        """Note that the command is over and nothing of its tree is left, unless it is kept; or that it never ran.
+
+        `last`: the worker is not to run any more, and ends once this is recorded.
+        """
         attempt = self._present()
+        self._leaving = self._leaving or last
         if attempt.dropped:
             self._attempt = None
             return [*self._tell(Beat(None)), *self._settle()]
         attempt.outcome = outcome
-        last = [OutputGrown(attempt.token, attempt.seen)] if attempt.followed and attempt.seen > attempt.told else []
-        return [*self._tell(*last, Ended(attempt.token, outcome)), *self._settle()]
+        rest = [OutputGrown(attempt.token, attempt.seen)] if attempt.followed and attempt.seen > attempt.told else []
+        return [*self._tell(*rest, Ended(attempt.token, outcome, last)), *self._settle()]
 
     def saved(self, token: int, now: float, *, done: bool) -> list[Action]:
         """Note that the outcome is on disk, or could not be stored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import subprocess
 from typing import Final, NamedTuple
 
@@ -50,6 +51,8 @@ class Spawner:
             environment = self._environ(spec, marker)
         except (msgspec.MsgspecError, ValueError) as error:
             return NotStarted(Reason.NOT_STARTED, NOT_FOUND, f"the environment cannot be read: {error}")
+        if complaint := _too_many_files(spec.files):
+            return NotStarted(Reason.NOT_STARTED, NOT_EXECUTABLE, complaint)
         opened: list[int] = []
         try:
             pid, stdout, stderr = self._start(spec, environment, opened)
@@ -77,7 +80,7 @@ class Spawner:
         opened += (stderr, stderr_end)
         os.set_blocking(stdout, False)
         os.set_blocking(stderr, False)
-        nice = spec.nice
+        nice, files = spec.nice, spec.files
         process = subprocess.Popen(  # noqa: S603 - running what users ask for is the purpose
             [_bytes(argument) for argument in spec.argv],
             stdin=stdin,
@@ -88,7 +91,7 @@ class Spawner:
             umask=-1 if spec.umask is None else spec.umask,
             start_new_session=True,
             # Costs the fast vfork, so only when asked for. There are no threads here that it could lock up.
-            preexec_fn=None if nice is None else lambda: _be_nice(nice),  # noqa: PLW1509
+            preexec_fn=None if nice is None and files is None else lambda: _prepare(nice, files),  # noqa: PLW1509
         )
         # We reap it ourselves, for its resource usage; the object must not try to, or warn.
         process.returncode = 0
@@ -114,8 +117,18 @@ def _bytes(text: str) -> bytes:
     return text.encode(errors="surrogateescape")
 
 
-def _be_nice(nice: int) -> None:
-    os.setpriority(os.PRIO_PROCESS, 0, nice)
+def _prepare(nice: int | None, files: int | None) -> None:
+    if nice is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    if files is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+
+def _too_many_files(files: int | None) -> str | None:
+    # Linux knows no infinity here: the limit is a number.
+    if files is None or files <= (most := resource.getrlimit(resource.RLIMIT_NOFILE)[1]):
+        return None
+    return f"it asks for {files} open files, and its worker may give it {most} at most"
 
 
 def _explain(spec: RunSpec, error: OSError) -> NotStarted:

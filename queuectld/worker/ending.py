@@ -29,8 +29,11 @@ class Ending:
     whose TERM came first.
     """
 
-    def __init__(self, now: float, timeout: float | None, kill_after: float) -> None:
+    def __init__(self, now: float, timeout: float | None, kill_after: float, silence: float | None = None) -> None:
+        """`silence` is how long the command may write nothing; see `heard`."""
         self._kill_after = kill_after
+        self._silence = float("inf") if silence is None else silence
+        self._heard_at = now
         self._demands: list[_Demand] = []
         self._kill_at = float("inf")
         self.stage = Stage.FREE
@@ -38,6 +41,10 @@ class Ending:
         self.reason: Reason | None = None
         if timeout is not None:
             self._demands.append(_Demand(now + timeout, now + timeout + kill_after, Reason.TIMEOUT))
+
+    def heard(self, now: float) -> None:
+        """Note that the command has written something."""
+        self._heard_at = now
 
     def stop(self, now: float, reason: Reason, grace: float, kill_after: float | None) -> None:
         """Demand an end: TERM after `grace` seconds, KILL `kill_after` seconds (None: the attempt's own) later."""
@@ -55,7 +62,7 @@ class Ending:
     def due(self) -> float | None:
         """When `step` has something to say, if ever."""
         if self.stage is Stage.FREE:
-            return min((d.term_at for d in self._demands), default=None)
+            return min((d.term_at for d in self._wanted()), default=None)
         return self._kill_at if self.stage is Stage.TERMINATED else None
 
     def step(self, now: float) -> Stage | None:
@@ -64,10 +71,16 @@ class Ending:
         if due is None or now < due:
             return None
         if self.stage is Stage.FREE:
-            first = min(self._demands, key=lambda d: d.term_at)
-            self.reason = first.reason
-            self._kill_at = min(d.kill_at for d in self._demands)
+            demands = self._wanted()
+            self.reason = min(demands, key=lambda d: d.term_at).reason
+            self._kill_at = min(d.kill_at for d in demands)
             self.stage = Stage.TERMINATED
         else:
             self.stage = Stage.KILLED
         return self.stage
+
+    def _wanted(self) -> list[_Demand]:
+        if self._silence == float("inf"):
+            return self._demands
+        term_at = self._heard_at + self._silence
+        return [*self._demands, _Demand(term_at, term_at + self._kill_after, Reason.SILENT)]

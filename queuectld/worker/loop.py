@@ -9,11 +9,12 @@ import signal
 import sys
 import time
 from collections import deque
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Final, NamedTuple, assert_never
 
 from queuectld.protocol.worker_messages import Outcome, Reason, RunSpec
-from queuectld.worker import outcomes, procfs
+from queuectld.worker import kept, outcomes, procfs
 from queuectld.worker.actions import (
     Action,
     Connect,
@@ -28,6 +29,7 @@ from queuectld.worker.actions import (
 )
 from queuectld.worker.channel import Channel, Identity
 from queuectld.worker.command import NotStarted, Spawner
+from queuectld.worker.enclosure import Enclosure, Group, enclosure_name
 from queuectld.worker.execution import Execution
 from queuectld.worker.link import Link
 
@@ -44,6 +46,9 @@ class Options(NamedTuple):
     store: str
     name: str
     orphan_timeout: float
+    # Where cgroups for workers and attempts are made, and the one that the daemon is in; None: nowhere.
+    cgroups: str | None
+    home: str | None
 
 
 class Loop:
@@ -55,6 +60,7 @@ class Loop:
         identity = Identity(options.store, options.name, os.getpid(), me.start if me else 0)
         self._channel = Channel(identity, options.orphan_timeout, time.monotonic())
         self._spawner = Spawner()
+        self._enclosure = _enclosure(options, identity)
         self._poll = select.poll()
         self._link: Link | None = None
         self._execution: Execution | None = None
@@ -67,6 +73,9 @@ class Loop:
     def run(self) -> None:
         """Work until the channel says to quit."""
         self._do(self._channel.tick(time.monotonic()))
+        # While the daemon makes our acquaintance.
+        if self._enclosure:
+            self._enclosure.settle()
         while self._running:
             self._wait()
             self._do(self._channel.tick(time.monotonic()))
@@ -125,13 +134,26 @@ class Loop:
             for descriptor in pipes:
                 self._poll.unregister(descriptor)
             self._execution = None
+            last = self._let_go(execution)
             self._do(self._channel.grown(execution.size, time.monotonic()))
-            self._do(self._channel.ended(execution.outcome))
+            self._do(self._channel.ended(execution.outcome, last=last))
             # Its SIGCHLD has most likely been noted, and is worth no turn of its own any more.
             with contextlib.suppress(BlockingIOError):
                 self._hear()
         elif leader := execution.leader_to_announce(time.monotonic()):
             self._do(self._channel.started(*leader))
+
+    def _let_go(self, execution: Execution) -> bool:
+        """Clean up behind a command; return whether it was our last: what it left, or where it left us, is not ours."""
+        if execution.kept:
+            try:
+                kept.save(self._options.state, self._options.store, self._channel.last_token, execution.kept)
+            except OSError as error:
+                _complain(self._options.name, f"what was kept may be ended later, since that cannot be stored: {error}")
+        if self._enclosure is None:
+            return bool(execution.kept)
+        self._enclosure.over(execution.group)
+        return bool(execution.kept) or self._enclosure.stranded
 
     # Doing.
 
@@ -170,13 +192,23 @@ class Loop:
     def _spawn(self, token: int, spec: RunSpec) -> None:
         marker = f"{self._options.store}/{token}"
         now = time.monotonic()
-        command = self._spawner.spawn(spec, marker)
+        with self._place(spec) as group:
+            command = self._spawner.spawn(spec, marker)
         if isinstance(command, NotStarted):
+            if self._enclosure:
+                self._enclosure.over(group)
             self._end_early(command.reason, command.exit_code, command.message)
             return
-        self._execution = Execution(spec, command, marker, now)
+        self._execution = Execution(spec, command, marker, group, now)
         for descriptor in self._execution.pipes:
             self._poll.register(descriptor, select.POLLIN)
+
+    def _place(self, spec: RunSpec) -> AbstractContextManager[Group | None]:
+        """Return where a command is to be started: what is measured or kept is told apart from us."""
+        if self._enclosure is None:
+            return contextlib.nullcontext()
+        apart = spec.keep_leftovers or spec.memory is not None or spec.cpu is not None
+        return self._enclosure.around(spec.cgroup if apart else None)
 
     def _end_early(self, reason: Reason, exit_code: int | None, message: str) -> None:
         outcome = Outcome(reason=reason, ended_at=time.time(), exit_code=exit_code, message=message)
@@ -220,6 +252,14 @@ class Loop:
             self._poll.poll(_LAST_WORDS)
             self._link.flush()
         self._disconnect()
+        if self._enclosure:
+            self._enclosure.leave()
+
+
+def _enclosure(options: Options, me: Identity) -> Enclosure | None:
+    if options.cgroups is None or options.home is None:
+        return None
+    return Enclosure(options.cgroups, options.home, enclosure_name(me.pid, me.pid_start))
 
 
 def _listen_for_signals() -> int:

@@ -91,6 +91,11 @@ class Output:
         return self._missing if self._stored is None else self.size - self._stored
 
     @property
+    def index_size(self) -> int:
+        """Bytes of the index, or what it had before it lost some at the end."""
+        return self._index_size
+
+    @property
     def message(self) -> str | None:
         """One line for people: trouble with keeping the output, and the last line on stderr."""
         parts = [f"output is incomplete: {self._trouble}" if self._trouble else None, self.last_line]

@@ -99,6 +99,12 @@ def marked(marker: bytes) -> list[int]:
     return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and wanted in _environ(entry)]
 
 
+def marker(pid: int) -> bytes | None:
+    """Return the attempt that the environment of a process names; None if it names none, or may not be read."""
+    _, found, rest = _environ(str(pid)).partition(b"\0" + MARKER_VARIABLE.encode() + b"=")
+    return rest.partition(b"\0")[0] if found else None
+
+
 def _environ(pid: str) -> bytes:
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:

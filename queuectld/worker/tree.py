@@ -1,8 +1,8 @@
 """All processes of one command: signalling them, waiting for them, and proving that none is left.
 
 The worker is a child subreaper and starts nothing else, so whatever has lost its parent is a child of ours, and having
-no child is the proof that nothing is left. The leader stays unreaped while its group may have to be signalled, so that
-its number cannot come to mean something else.
+no child is the proof that nothing is left. A cgroup, where there is one, ends all at one stroke. The leader stays
+unreaped while its group may have to be signalled, so that its number cannot come to mean something else.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import signal
 from collections.abc import Iterable
 
 from queuectld.worker import procfs
+from queuectld.worker.enclosure import Group
 
 
 class Tree:
     """The processes of one attempt."""
 
-    def __init__(self, leader: int, marker: bytes) -> None:
+    def __init__(self, leader: int, marker: bytes, group: Group | None) -> None:
         self._leader = leader
         self._marker = marker
+        self._group = group
         self._me = os.getpid()
         self._leader_reaped = False
         # How the leader ended, as `waitstatus_to_exitcode` has it: negative for a signal. None while it runs.
@@ -55,7 +57,7 @@ class Tree:
             while self._reap(-1):
                 pass
         except ChildProcessError:
-            return True
+            return self._group is None or self._group.empty()
         return False
 
     def others(self) -> list[procfs.Stat]:
@@ -72,6 +74,11 @@ class Tree:
         if not self._leader_reaped:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._leader, number)
+
+    def kill_group(self) -> None:
+        """SIGKILL everything in the cgroup, if there is one: nothing escapes by forking."""
+        if self._group is not None:
+            self._group.kill()
 
     def signal_each(self, targets: Iterable[procfs.Stat], number: int) -> None:
         """Send a signal to these processes, but not to what has taken over their numbers."""
@@ -95,6 +102,8 @@ class Tree:
                 waiting.append(child.pid)
         # These are descendants already, or the kernel has been asked for something unusual.
         marked = set(procfs.marked(self._marker))
+        if self._group is not None:
+            marked.update(self._group.members())
         for process in everything:
             in_session = process.session == self._leader and not self._leader_reaped
             if process.pid != self._me and (in_session or process.pid in marked):

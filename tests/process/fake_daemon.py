@@ -105,6 +105,8 @@ class FakeDaemon:
         self.workers: list[subprocess.Popen[bytes]] = []
         self.connections: list[Connection] = []
         self.tokens = 0
+        # Where the workers that are started from now on make their cgroups.
+        self.cgroups: str | None = None
         # Commands that should go on until a test says so read from one of these.
         for name in ("go", "on"):
             os.mkfifo(state / name)
@@ -113,7 +115,8 @@ class FakeDaemon:
     def listen(self) -> None:
         self.listener = procfs.bind_unix(str(self.state), "worker.sock")
 
-    def start_worker(self, orphan_timeout: float = 60.0) -> Connection:
+    def start_worker(self, orphan_timeout: float = 60.0, cgroups: str | None = None) -> Connection:
+        self.cgroups = cgroups
         self.spawn_worker(orphan_timeout)
         return self.welcome()
 
@@ -132,6 +135,8 @@ class FakeDaemon:
             STORE,
         ]
         command += ["--name", "w1", "--orphan-timeout", str(orphan_timeout)]
+        if self.cgroups is not None:
+            command += ["--cgroups", self.cgroups, "--home", os.path.dirname(self.cgroups)]
         worker = subprocess.Popen(command, start_new_session=True, **options)
         self.workers.append(worker)
         return worker

@@ -17,7 +17,7 @@ from queuectld.config import Holder, load
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.domain.policy import Policy
 from queuectld.host.ledger import Ledger
-from queuectld.protocol.replies import WorkerView
+from queuectld.protocol.replies import Isolation, Loop, WorkerView
 from queuectld.server.desk import Desk, Facts
 from queuectld.server.server import Server
 from queuectld.service.attempts import Circumstances, Offer, claim_for, finish
@@ -78,6 +78,18 @@ class FakeControl:
         return []
 
 
+class FakeVigil:
+    """Finds that all is well."""
+
+    stuck = False
+
+    def loop(self) -> Loop:
+        return Loop(lag=0.0, max_lag=0.0, stalls=0)
+
+    def problems(self) -> list[str]:
+        return []
+
+
 class Rig:
     """The server on a thread of its own; tests talk to it over sockets, and reach into it by `do`."""
 
@@ -88,6 +100,7 @@ class Rig:
         self.socket = state / "queuectl.sock"
         self.control = FakeControl()
         self.store = store if store is not None else MemoryStore()
+        self.reexec_fails: Exception | None = None
         self._environ = environ or {}
         self._uid = os.getuid() if uid is None else uid
         self._stack = ExitStack()
@@ -117,7 +130,16 @@ class Rig:
         self.hub = Hub()
         ledger = Ledger(self.store, publish=self.hub.publish, on_fatal=print, path=getattr(self.store, "path", None))
         loaded = load(self.state / "none.toml", self.state / "overrides.json", self._environ)
-        facts = Facts(os.getpid(), self._uid, "tester", time.time(), str(self.socket), str(self.state), ledger.uuid)
+        facts = Facts(
+            pid=os.getpid(),
+            uid=self._uid,
+            user="tester",
+            started_at=time.time(),
+            socket=str(self.socket),
+            state_dir=str(self.state),
+            store=ledger.uuid,
+            isolation=Isolation(cgroup=None, controllers=(), reason="nothing runs here"),
+        )
         self.desk = Desk(
             ledger=ledger,
             control=self.control,
@@ -126,6 +148,8 @@ class Rig:
             clock=time.time,
             luck=lambda: 0.5,
             facts=facts,
+            reexec=self._reexec,
+            vigil=FakeVigil(),
         )
         self.server = Server(self.desk, clients=5000, hello_timeout=0.3)
         try:
@@ -139,6 +163,11 @@ class Rig:
         await self._end.wait()
         await self.server.stop()
         await ledger.close()
+
+    async def _reexec(self) -> None:
+        self.control.asked.append(("reexec",))
+        if self.reexec_fails is not None:
+            raise self.reexec_fails
 
     def do(self, work: Callable[[Any], Any]) -> Any:
         """Run `work` on the store, as the supervisor would."""

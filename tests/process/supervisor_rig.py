@@ -14,9 +14,9 @@ from typing import Any, Self
 from msgspec.structs import replace
 
 from queuectld.config import Holder, load
-from queuectld.daemon import reap
 from queuectld.domain.job import Job, State
 from queuectld.domain.spec import JobSpec
+from queuectld.host.children import Children
 from queuectld.host.file_limit import raise_file_limit
 from queuectld.host.ledger import Ledger
 from queuectld.host.state_dir import open_state_dir
@@ -51,7 +51,7 @@ class Rig:
 
     async def prepare(self) -> None:
         """Put everything together; `supervisor.start` is left to be done."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, reap)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, Children().reap)
         self.hub = Hub()
         self.ledger = Ledger(self.store, publish=self.hub.publish, on_fatal=print)
         self.holder = Holder(load(self.home / "queuectld.toml", self.home / "overrides.json", {}))

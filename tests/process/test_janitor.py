@@ -51,7 +51,7 @@ def clean(tmp_path):
         when = NOW - age * DAY
         [job] = store.add([draft(name, due=when, created=when)])
         [claimed] = claim_for(store, [Offer("w1", 1, 1)], now=when, boot_id="b", ripen=True).claimed
-        outcome = Outcome(reason=Reason.EXITED, exit_code=int(code), ended_at=when)
+        outcome = Outcome(reason=Reason.EXITED, exit_code=int(code), ended_at=when, output_bytes=1)
         finish(store, claimed.attempt.token, outcome, Circumstances(Policy(max_retries=0), when, 0.0, "b"))
         base = tmp_path / base_name(job.seq, 1)
         base.parent.mkdir(exist_ok=True)
@@ -74,6 +74,18 @@ def test_old_jobs_go_with_their_output_and_young_ones_stay(clean, tmp_path):
 def test_dead_jobs_wait_for_a_person_however_old(clean, tmp_path):
     assert clean([("old", 8)], dead=[("dead", 400)]) == ["dead"]
     assert outputs(tmp_path) == ["2.1.log"]
+
+
+def test_output_that_is_too_much_all_together_goes_oldest_first_and_the_jobs_stay(clean, tmp_path):
+    # Each takes up a block, and its index another one.
+    assert clean([("a", 1), ("c", 3), ("b", 2)], retention_output=5 * 4096) == ["a", "c", "b"]
+    assert outputs(tmp_path) == ["1.1.log", "3.1.log"]
+
+
+def test_without_room_for_output_none_is_kept(clean, tmp_path):
+    clean([("a", 1)], retention_output=0)
+
+    assert not list(tmp_path.glob("0/*"))
 
 
 def test_no_more_than_so_many_finished_jobs_are_kept(clean):

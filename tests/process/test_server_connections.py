@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from queuectld.errors import BadConfigError, StoreLockedError
 from queuectld.protocol.words import INFLIGHT_LIMIT
+from queuectld.server.server import Server
 from tests.process.server_rig import Client, Rig
 from tests.system.waiting import wait_for
 
@@ -379,3 +381,58 @@ def test_the_path_may_be_longer_than_a_socket_address(tmp_path):
 
         assert client.receive()["protocol"] == [1]
         client.close()
+
+
+def ended(client):
+    """Whether the server has hung up."""
+    try:
+        client.receive()
+    except EOFError:
+        return True
+    return False
+
+
+def hold_up_the_store(rig):
+    """Keep the store busy until what is returned is set."""
+    gate = threading.Event()
+    rig.call(lambda: rig.desk.ledger.submit(lambda _store: gate.wait(20), lambda _result: None))
+    return gate
+
+
+def test_a_change_that_is_under_way_when_the_server_ends_is_answered(rig, client):
+    gate = hold_up_the_store(rig)
+    number = client.send(op="enqueue", jobs=[{"command": "true"}])
+    wait_for(lambda: rig.call(lambda: rig.desk.ledger.progress[0]) == 2, "the change is under way")
+
+    stopping = asyncio.run_coroutine_threadsafe(rig.server.stop(), rig.loop)
+    gate.set()
+
+    assert client.receive()["id"] == number
+    assert ended(client)
+    stopping.result(10)
+
+
+def test_who_waits_for_what_takes_long_does_not_hold_the_server_up(rig, client):
+    job = client.add("sleep 1000")
+    rig.start_job()
+    client.send(op="cancel", select={"ids": [job]})
+    wait_for(lambda: rig.control.asked, "the command is being ended")
+
+    asyncio.run_coroutine_threadsafe(rig.server.stop(), rig.loop).result(10)
+
+    assert ended(client)
+
+
+def test_a_server_that_is_handed_over_leaves_the_door_to_the_next_one(rig, client):
+    handed = rig.call(rig.server.hand_over)
+    assert ended(client)
+
+    late = Client.unix(str(rig.socket))
+    late.send(op="ping")
+    rig.server = Server(rig.desk, clients=10)
+    asyncio.run_coroutine_threadsafe(rig.server.start(handed), rig.loop).result(10)
+
+    assert "queuectld" in late.receive()
+    assert late.receive()["ok"]
+    late.close()
+    assert rig.socket.stat().st_ino == handed.unix.inode

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from queuectld.errors import CheckFailedError
 from tests.process.server_rig import Rig
 
 BAD_JOBS = [
@@ -388,6 +389,24 @@ def test_a_shutdown_is_answered_when_it_is_under_way(rig, client):
     assert client.ok(op="shutdown", mode="wait") == {}
 
     assert ("shutdown", "wait") in rig.control.asked
+
+
+def test_a_new_program_takes_over_once_it_has_checked_itself(rig, client):
+    assert client.ok(op="reexec") == {}
+
+    assert rig.control.asked == [("reexec",)]
+
+
+def test_a_new_program_that_fails_its_check_is_named_with_the_reason(rig, client):
+    rig.reexec_fails = CheckFailedError("the new program cannot take over: exit code 78: no such key")
+
+    assert client.error(op="reexec")["code"] == "check_failed"
+
+
+def test_a_daemon_that_is_stopping_is_not_replaced(rig, client):
+    rig.control.draining = True
+
+    assert client.error(op="reexec")["code"] == "draining"
 
 
 @pytest.mark.parametrize("number", [-1, 256, 10**30])

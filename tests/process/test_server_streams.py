@@ -461,3 +461,66 @@ def test_without_a_number_only_what_comes_is_told(client):
 
     assert collect(client, client.send(op="events"))[0] == []
     assert collect(client, client.send(op="events", start=1, limit=1))[1]["ok"]["next"] == 2
+
+
+# Going on after a lost connection.
+
+
+def test_a_follower_goes_on_from_its_place_in_each_job_and_misses_no_attempt(rig, client):
+    one, two, three = (Running(rig, client, max_retries=1, backoff_base=0) for _ in range(3))
+    one.write(b"seen unseen ")
+    two.write(b"try 1\n")
+    two.end(exit_code=1)
+    two.begin()
+    two.write(b"try 2\n")
+    three.write(b"all of it\n")
+    places = [{"job": one.id, "attempt": 1, "offset": 5}, {"job": two.id, "attempt": 0, "offset": 0}]
+
+    stream = client.send(op="logs", jobs=[one.id, two.id, three.id], follow=True, lines=1, places=places)
+    one.write(b"more\n")
+    for running in (one, two, three):
+        running.end()
+    events, _ = collect(client, stream)
+
+    said = {run.id: text([event for event in events if event["job"] == run.id]) for run in (one, two, three)}
+    assert said == {one.id: b"unseen more\n", two.id: b"try 1\ntry 2\n", three.id: b"all of it\n"}
+
+
+def test_a_mark_tells_the_place_of_a_job_with_nothing_to_show(rig, client):
+    waiting = client.add(delay=3600)
+    running = Running(rig, client)
+    running.write(b"old\n")
+    shown = Running(rig, client)
+    shown.write(b"end")
+
+    stream = client.send(op="logs", jobs=[waiting, running.id], follow=True, lines=0, marks=True)
+    marks = [client.receive()["event"] for _ in range(2)]
+    events, _ = logs(client, jobs=[shown.id], marks=True)
+
+    assert [(mark["job"], mark["attempt"], mark["offset"]) for mark in marks] == [(waiting, 0, 0), (running.id, 1, 4)]
+    assert not any({"data", "b64", "missing"} & mark.keys() for mark in marks)
+    assert text(events) == b"end"
+    assert len(events) == 1
+    client.send(op="stop", stream=stream)
+
+
+def test_a_place_in_another_job_is_refused(client):
+    job, other = client.add(), client.add()
+
+    error = client.error(op="logs", jobs=[job], places=[{"job": other, "attempt": 1, "offset": 0}])
+
+    assert (error["code"], error["path"]) == ("bad_request", "$.places")
+
+
+@pytest.mark.parametrize("op", ["events", "logs", "wait"])
+def test_a_stream_that_ends_with_the_daemon_says_that_it_ended_before_its_time(rig, client, op):
+    job = client.add()
+    which = {"events": {"follow": True}, "logs": {"follow": True, "jobs": [job]}, "wait": {"select": {"ids": [job]}}}
+    stream = client.send(op=op, **which[op])
+    client.send(op="ping")
+    assert client.receive()["ok"]["pid"]
+
+    rig.call(rig.server.hand_over)
+
+    events, end = collect(client, stream)
+    assert (events, end["ok"]["stopped"]) == ([], True)

@@ -16,7 +16,8 @@ from queuectld.domain.attempt import Reason
 from queuectld.domain.job import State
 from queuectld.domain.transitions import request_cancel
 from queuectld.errors import DiskFullError
-from queuectld.supervisor import dispatch, files, linux, rescue
+from queuectld.protocol.worker_messages import CHANNEL_VERSION
+from queuectld.supervisor import dispatch, files, link, linux, rescue
 from queuectld.worker import procfs
 from tests.process.supervisor_rig import Rig, until
 from tests.system import processes
@@ -483,3 +484,66 @@ def test_a_job_that_is_being_claimed_when_the_daemon_leaves_runs_under_the_next(
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
     assert processes.of(home) == []
+
+
+async def retiring(rig):
+    return [worker for worker in rig.supervisor.workers() if worker.phase == "stopping"]
+
+
+def test_a_worker_of_the_version_before_sees_its_job_to_the_end_and_gets_no_other(home, monkeypatch):
+    async def scenario():
+        async with Rig(home) as first:
+            await first.add("a", command="touch a; until [ -e go ]; do sleep 0.01; done")
+            old = await first.running("a")
+            await first.stop("leave")
+        monkeypatch.setattr(link, "CHANNEL_VERSION", CHANNEL_VERSION + 1)
+        async with Rig(home, first.store) as rig:
+            # There is room for one worker, and the old one is it.
+            await rig.add("b", command="exit 9", max_retries=0)
+            [worker] = await until(lambda: retiring(rig), "it is known, and has to go")
+            assert (worker.pid, worker.job) == (old, "a")
+            # The workers of the next one are what it says they are.
+            monkeypatch.undo()
+            (home / "go").touch()
+
+            assert (await rig.reach("a", State.COMPLETED)).attempts == 1
+            await rig.reach("b", State.DEAD)
+            assert [attempt.worker_pid for attempt in await attempts_of(rig, "a")] == [old]
+            assert [attempt.worker_pid == old for attempt in await attempts_of(rig, "b")] == [False]
+            await until(lambda: all_gone([old]), "the old worker has ended")
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_a_claim_that_waits_for_its_answer_can_be_seen(play):
+    async def scenario(rig):
+        release = await claimed_on_its_way(rig)
+        asked, answered, neglected = rig.supervisor.claims()
+        assert (asked - answered, neglected) == (1, False)
+
+        release()
+
+        await rig.running("a")
+        asked, answered, _ = rig.supervisor.claims()
+        assert asked == answered
+
+    play(scenario)
+
+
+def test_work_that_nobody_asks_for_while_a_worker_is_free_can_be_seen(play):
+    async def scenario(rig):
+        await rig.idle()
+        await until(lambda: quiet(rig), "nothing is asked for")
+
+        # As if news of a job had come, and nobody had acted on it.
+        rig.supervisor._dispatcher.demand.expect(1)
+        assert rig.supervisor.claims()[2]
+
+        rig.supervisor.reconfigure()
+        assert not rig.supervisor.claims()[2]
+
+    async def quiet(rig):
+        asked, answered, neglected = rig.supervisor.claims()
+        return asked == answered and not neglected
+
+    play(scenario)

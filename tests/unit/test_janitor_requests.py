@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from queuectld.config import Holder, load
+from queuectld.domain.attempt import Reason
+from queuectld.store.base import Entry
 from queuectld.store.memory import MemoryStore
 from queuectld.supervisor.janitor import Janitor
 
@@ -14,6 +17,8 @@ class Direct:
 
     def __init__(self, store):
         self._store = store
+
+    kept_output = 0
 
     async def write(self, work):
         with self._store.transaction():
@@ -59,3 +64,31 @@ def test_what_a_changed_retention_no_longer_keeps_goes_at_once(tmp_path):
         return kept
 
     assert asyncio.run(scenario()) == b"{}"
+
+
+def test_output_is_looked_after_when_it_comes_to_be_too_much_and_when_a_worker_is_lost(tmp_path):
+    store = MemoryStore()
+    config = Holder(load(tmp_path / "none.toml", tmp_path / "overrides.json", {"QUEUECTLD_RETENTION_OUTPUT": "8KiB"}))
+    ledger = Direct(store)
+    rounds = []
+
+    async def scenario():
+        janitor = Janitor(ledger, config, tmp_path, clock=lambda: 0.0)
+        janitor.tidy_output = partial(note, rounds)
+        running = asyncio.create_task(janitor.run())
+        counts = []
+        for kept, reason in ((8192, Reason.EXITED), (8193, Reason.EXITED), (0, Reason.EXITED), (0, Reason.LOST)):
+            ledger.kept_output = kept
+            janitor.committed([Entry(at=0.0, event="job.completed", reason=reason)])
+            for _ in range(100):
+                await asyncio.sleep(0)
+            counts.append(len(rounds))
+        running.cancel()
+        return counts
+
+    # The first round is that of the start.
+    assert asyncio.run(scenario()) == [1, 2, 2, 3]
+
+
+async def note(rounds):
+    rounds.append(1)

@@ -16,6 +16,7 @@ SETTINGS = {"config", "keys"}
 # By part of `queuectld` (a package, or a module beside them): the other parts that it may import.
 MAY_IMPORT = {
     "errors": set(),
+    "exits": {"errors"},
     "domain": {"errors"},
     "protocol": GROUND,
     "durable": set(),
@@ -31,9 +32,10 @@ MAY_IMPORT = {
     "host": GROUND | SETTINGS | {"protocol", "store", "durable", "service"},
     "server": GROUND | SETTINGS | {"protocol", "store", "service", "host", "worker"},
     "supervisor": GROUND | SETTINGS | {"protocol", "store", "service", "host", "worker"},
+    "upkeep": GROUND | SETTINGS | {"exits", "durable", "protocol", "store", "service", "host", "worker", "supervisor"},
 }
 # The composition root.
-EVERYTHING = {"main", "daemon"}
+EVERYTHING = {"main", "daemon", "parts", "check"}
 # What the command line may have of the daemon: plain words, no msgspec.
 LIGHT = {
     "queuectld.protocol.words",

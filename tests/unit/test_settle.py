@@ -165,6 +165,14 @@ def test_a_retry_is_placed_by_due_time_and_priority(running, make_outcome, settl
     assert (job.due, job.rank) == (NOW + 2, NOW + 2 - 3600)
 
 
+@pytest.mark.parametrize("reason", [Reason.SILENT, Reason.OUT_OF_MEMORY, Reason.CPU_LIMIT, Reason.OUTPUT_LIMIT])
+def test_a_job_over_its_limits_has_failed_unless_it_says_that_this_is_final(reason, running, make_outcome, settle):
+    told_to_end = make_outcome(reason, exit_code=0)
+
+    assert settle(running(), told_to_end).event is Event.RETRY
+    assert settle(running({"no_retry_on": (reason.value,)}), told_to_end).event is Event.BURY
+
+
 @pytest.mark.parametrize(
     ("outcome", "line"),
     [
@@ -175,6 +183,10 @@ def test_a_retry_is_placed_by_due_time_and_priority(running, make_outcome, settl
             "could not be started: /nowhere: No such file",
         ),
         ({"reason": Reason.HOST_ERROR}, "host error"),
+        ({"reason": Reason.SILENT, "message": "10s without output"}, "silent for too long: 10s without output"),
+        ({"reason": Reason.OUT_OF_MEMORY}, "out of memory"),
+        ({"reason": Reason.CPU_LIMIT}, "over its cpu limit"),
+        ({"reason": Reason.OUTPUT_LIMIT}, "over its output limit"),
     ],
 )
 def test_the_error_of_a_job_is_one_line_for_people(outcome, line, make_outcome):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuectld.domain import spec
-from queuectld.domain.spec import JobSpec, decode_spec, encode_spec, instant
+from queuectld.domain.spec import JobSpec, Limits, decode_spec, encode_spec, instant
 from queuectld.errors import BadRequestError, UnsupportedError
 
 # Of every field a value that differs from its default.
@@ -28,14 +28,16 @@ EVERYTHING = {
     "no_retry_on": [2, "timeout"],
     "rerun": "never",
     "timeout": "1h30m",
+    "silent_timeout": "10m",
     "kill_after": 0,
+    "leftovers": "keep",
     "cwd": "/srv/a b",
     "env": {"A": "1", "B": ""},
     "env_mode": "clean",
     "umask": 0o027,
     "nice": 19,
     "stdin": "in\0put",
-    "limits": {"output": 0},
+    "limits": {"memory": 1 << 29, "cpu": "1h", "files": 64, "output": 0, "output_action": "end"},
     "tags": {"team": "red"},
     "note": "as asked for by Zoë",
 }
@@ -55,7 +57,9 @@ def test_every_field_is_understood_and_survives_storage():
     read = decode_spec(json.dumps(EVERYTHING).encode())
 
     assert (read.retry_for, read.backoff_max, read.timeout, read.kill_after) == (21600.0, 600.0, 5400.0, 0.0)
+    assert (read.silent_timeout, read.limits.cpu) == (600.0, 3600.0)
     assert decode_spec(encode_spec(read)) == read
+    assert set(EVERYTHING["limits"]) == {field.name for field in msgspec.structs.fields(Limits)}
     assert set(EVERYTHING) | {"argv", "script", "delay"} == {field.name for field in msgspec.structs.fields(JobSpec)}
 
 
@@ -118,7 +122,9 @@ BAD_FIELDS = [
     ("no_retry_on", ["rain"], "has 'rain'; allowed are exit codes and exited, signalled"),
     ("timeout", 0, "`timeout` must be more than 0"),
     ("timeout", "1000y", "not a unit of time"),
+    ("silent_timeout", 0, "`silent_timeout` must be more than 0"),
     ("kill_after", "5M", "month or minute"),
+    ("leftovers", "drop", "`leftovers` cannot be 'drop'"),
     ("cwd", "relative", "`cwd` must be an absolute path"),
     ("cwd", "/a\0b", "without NUL bytes"),
     ("cwd", "/" + "x" * 4096, "at most 4096 characters"),
@@ -171,6 +177,12 @@ def test_every_field_has_a_bad_value_in_this_test():
         ({"script": {}}, "$.script", "needs either"),
         ({"command": "x", "delay": 1, "run_at": 1}, "$.run_at", "exclude each other"),
         ({"command": "x", "limits": {"output": -1}}, "$.limits.output", "`limits.output` must be at least 0"),
+        ({"command": "x", "limits": {"output_action": "stop"}}, "$.limits.output_action", "cannot be 'stop'"),
+        ({"command": "x", "limits": {"memory": 512}}, "$.limits.memory", "`limits.memory` must be at least 1048576"),
+        ({"command": "x", "limits": {"memory": 10**30}}, "$.limits.memory", "at most"),
+        ({"command": "x", "limits": {"cpu": 0}}, "$.limits.cpu", "`limits.cpu` must be more than 0"),
+        ({"command": "x", "limits": {"cpu": "5M"}}, "$.limits.cpu", "month or minute"),
+        ({"command": "x", "limits": {"files": 3}}, "$.limits.files", "`limits.files` must be at least 16"),
         ({"command": "x", "success_codes": [256]}, "$.success_codes[0]", "at most 255"),
         ({"command": "x", "no_retry_on": [None]}, "$.no_retry_on[0]", "a whole number or a text, not null"),
         ({"command": "x", "env": {"A": 1}}, "$.env[...]", "each value of `env` must be a text"),

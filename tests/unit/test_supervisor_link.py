@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.protocol.worker_messages import (
+    CHANNEL_VERSION,
     Ended,
     Exit,
     Hello,
@@ -19,6 +20,7 @@ from queuectld.protocol.worker_messages import (
     Run,
     Running,
     RunSpec,
+    Signal,
     Stale,
     Stop,
     Welcome,
@@ -41,7 +43,7 @@ STORE = "5" * 32
 OUTCOME = Outcome(reason=Reason.EXITED, exit_code=0, ended_at=1.0)
 
 
-def hello(state=None, *, store=STORE, protocol=1):
+def hello(state=None, *, store=STORE, protocol=CHANNEL_VERSION):
     return Hello(protocol=protocol, store=store, name="w1", pid=7, pid_start=70, state=state or Idle())
 
 
@@ -68,7 +70,32 @@ def sent(actions):
 
 
 def test_a_new_worker_is_welcomed_and_available():
-    assert Link(STORE).hello(hello()) == [Send(Welcome(protocol=1, store=STORE)), Available()]
+    assert Link(STORE).hello(hello()) == [Send(Welcome(protocol=CHANNEL_VERSION, store=STORE)), Available()]
+
+
+@pytest.mark.parametrize(
+    ("state", "follows"),
+    [
+        (Idle(), [Exit()]),
+        # It runs on to its end.
+        (Running(1), [Exit()]),
+    ],
+)
+def test_a_worker_of_the_version_before_is_seen_to_its_end_and_given_nothing(state, follows):
+    link = Link(STORE, token=1 if isinstance(state, Running) else None)
+
+    actions = link.hello(hello(state, protocol=CHANNEL_VERSION - 1))
+
+    assert sent(actions) == [Welcome(protocol=CHANNEL_VERSION - 1, store=STORE), *follows]
+    assert Available() not in actions
+    assert link.retiring
+
+
+def test_what_a_worker_of_the_version_before_has_ended_is_recorded_and_it_goes():
+    link = Link(STORE, token=1)
+
+    assert Settle(1, OUTCOME) in link.hello(hello(Holding(1, OUTCOME), protocol=CHANNEL_VERSION - 1))
+    assert link.settled(1, recorded=True) == [Unfile(1), Send(Recorded(1)), Send(Exit())]
 
 
 def test_a_worker_of_an_unknown_protocol_is_refused():
@@ -130,7 +157,7 @@ def test_a_worker_that_comes_back_with_its_job_goes_on():
     link = running()
     link.disconnected()
 
-    assert sent(link.hello(hello(Running(1)))) == [Welcome(protocol=1, store=STORE)]
+    assert sent(link.hello(hello(Running(1)))) == [Welcome(protocol=CHANNEL_VERSION, store=STORE)]
     assert link.phase is Phase.RUNNING
 
 
@@ -140,6 +167,32 @@ def test_a_worker_that_comes_back_is_told_again_to_stop():
     link.disconnected()
 
     assert Stop(token=1, reason=Reason.CANCELLED, grace=0.0, kill_after=1.0) in sent(link.hello(hello(Running(1))))
+
+
+def test_a_signal_is_passed_on_to_what_runs_and_out_of_touch_once_on_return():
+    link = running(1)
+    assert link.signal(2) == [Send(Signal(1, 2))]
+    link.disconnected()
+
+    assert [link.signal(number) for number in (2, 15, 2)] == [[], [], []]
+
+    assert sent(link.hello(hello(Running(1))))[1:] == [Signal(1, 2), Signal(1, 15)]
+    link.disconnected()
+    assert sent(link.hello(hello(Running(1))))[1:] == []
+
+
+def test_a_signal_for_a_command_that_is_over_is_for_no_other():
+    link = running(1)
+    link.disconnected()
+    link.signal(2)
+    link.hello(hello(Holding(1, OUTCOME)))
+    link.settled(1, recorded=True)
+    assert link.signal(2) is None
+    link.offered()
+    claimed(link, 2)
+    link.disconnected()
+
+    assert sent(link.hello(hello(Running(2))))[1:] == []
 
 
 def test_a_stop_while_out_of_touch_is_said_on_return():
@@ -191,7 +244,7 @@ def test_an_end_on_record_whose_confirmation_never_left_shows_that_the_next_job_
 def test_a_worker_of_another_store_ends_what_it_runs_and_goes():
     actions = Link(STORE).hello(hello(Running(9), store="6" * 32))
 
-    assert sent(actions) == [Welcome(protocol=1, store=STORE), Stale(9), Exit()]
+    assert sent(actions) == [Welcome(protocol=CHANNEL_VERSION, store=STORE), Stale(9), Exit()]
 
 
 def test_an_outcome_for_another_store_is_dropped():
@@ -335,7 +388,7 @@ def test_a_greeting_before_the_command_was_sent_changes_nothing():
     link.offered()
     link.claimed(3)
 
-    assert sent(link.hello(hello())) == [Welcome(protocol=1, store=STORE)]
+    assert sent(link.hello(hello())) == [Welcome(protocol=CHANNEL_VERSION, store=STORE)]
     assert sent(link.ready(run(3))) == [run(3)]
 
 
@@ -357,7 +410,7 @@ def test_a_worker_that_comes_back_after_its_next_job_was_withdrawn_is_told_of_th
     link.settled(1, recorded=True, claimed=2)
 
     link.withdrawn(Reason.HOST_ERROR, "disk full")
-    assert sent(link.hello(hello(Holding(1, OUTCOME)))) == [Welcome(protocol=1, store=STORE)]
+    assert sent(link.hello(hello(Holding(1, OUTCOME)))) == [Welcome(protocol=CHANNEL_VERSION, store=STORE)]
     assert link.given_back() == [Unfile(1), Send(Recorded(1)), Available()]
 
 
@@ -367,7 +420,7 @@ def test_a_confirmation_that_got_lost_is_repeated_without_disturbing_a_claim(cla
     link.hello(hello())
     link.offered()
 
-    assert sent(link.hello(hello(Holding(0, OUTCOME)))) == [Welcome(protocol=1, store=STORE)]
+    assert sent(link.hello(hello(Holding(0, OUTCOME)))) == [Welcome(protocol=CHANNEL_VERSION, store=STORE)]
     assert link.phase is Phase.CLAIMING
     assert (claimed(link, 1) if claims else link.unclaimed()) == (
         [Unfile(0), Send(Recorded(0, run(1)))] if claims else [Unfile(0), Send(Recorded(0)), Available()]
@@ -623,7 +676,7 @@ def test_a_greeting_does_not_disturb_what_is_on_its_way_to_the_store(phase):
     link.hello(hello())
     link.phase = phase
 
-    assert sent(link.hello(hello())) == [Welcome(protocol=1, store=STORE)]
+    assert sent(link.hello(hello())) == [Welcome(protocol=CHANNEL_VERSION, store=STORE)]
     assert link.phase is phase
 
 

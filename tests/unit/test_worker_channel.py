@@ -522,7 +522,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.do(self.channel.saved(token, self.now, done=works))
 
     @precondition(lambda self: self.up and not self.quit)
-    @rule(protocol=st.sampled_from([1, 1, 1, 2]))
+    @rule(protocol=st.sampled_from([CHANNEL_VERSION] * 3 + [CHANNEL_VERSION + 1]))
     def it_is_welcomed(self, protocol):
         self.do(self.channel.received(Welcome(protocol=protocol, store="s"), self.now))
 

@@ -1,0 +1,54 @@
+"""Threads that are there from the start: a host that can start none later holds up nothing that runs already."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Barrier
+
+
+def ready_threads(count: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool all of whose threads run. Raises `RuntimeError` if the host cannot start them."""
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+    # A pool starts a thread for what it is given as long as none is idle, and none is before the last one comes.
+    together = Barrier(count + 1)
+    try:
+        for _ in range(count):
+            pool.submit(together.wait)
+    except RuntimeError:
+        together.abort()
+        pool.shutdown()
+        raise
+    together.wait()
+    return pool
+
+
+@contextmanager
+def threads_needed() -> Iterator[None]:
+    """Translate Python's complaint that no thread can be started into an `OSError`, as for everything of the host."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            raise
+        raise OSError(errno.EAGAIN, f"no thread can be started ({os.strerror(errno.EAGAIN)})") from None
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop that needs no new thread at its end, where asyncio's own starts one to wait for the others in."""
+
+    _pool: Executor | None = None
+
+    def set_default_executor(self, executor: Executor) -> None:
+        """Take a pool of `ready_threads` for what `asyncio.to_thread` is given."""
+        super().set_default_executor(executor)  # type: ignore[arg-type]  # raises `TypeError` for any other
+        self._pool = executor
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109  (asyncio's)
+        """Wait for what runs in threads."""
+        if self._pool is not None:
+            self._pool.shutdown()

@@ -1,0 +1,101 @@
+"""Processes that commands left running on purpose, and that nobody may end who clears up after something else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from queuectld.protocol.output import outcome_name
+from queuectld.supervisor.groups import Groups
+from queuectld.worker import cgroups, procfs
+from queuectld.worker.kept import DIRECTORY, Kept
+
+
+class Spared(NamedTuple):
+    """What is to be let live: processes, and whatever is marked with one of these attempts."""
+
+    pids: frozenset[int]
+    markers: frozenset[bytes]
+
+
+class KeptProcesses:
+    """The files of one store, in which workers wrote down what is kept."""
+
+    def __init__(self, state: Path, store: str, boot_id: str, groups: Groups) -> None:
+        """`state` is the state directory, `store` the uuid of the store."""
+        self._directory = state / DIRECTORY
+        self._store = store
+        self._boot_id = boot_id
+        self._groups = groups
+
+    def spared(self, processes: Iterable[procfs.Stat] | None = None) -> Spared:
+        """Return what is kept of all attempts; `processes` are those of the host, if they are known already."""
+        kept = dict(self._read())
+        if not kept:
+            return Spared(frozenset(), frozenset())
+        by_pid = {one.pid: one for one in (procfs.processes() if processes is None else processes)}
+        pids = {pid for one in kept.values() for pid, start in self._living(one, by_pid)}
+        pids.update(pid for token in kept for group in self._groups_of(token) for pid in cgroups.members(group))
+        markers = frozenset(f"{self._store}/{token}".encode() for token in kept)
+        return Spared(frozenset(_with_descendants(pids, by_pid.values())), markers)
+
+    def tokens(self) -> frozenset[int]:
+        """Return the attempts that left something."""
+        return frozenset(token for token, _ in self._read())
+
+    def drop(self, token: int) -> None:
+        """Keep nothing of an attempt."""
+        self._file(token).unlink(missing_ok=True)
+
+    def prune(self) -> None:
+        """Forget the attempts of which nothing lives any more."""
+        for token, kept in self._read():
+            if not self._lives(token, kept):
+                self.drop(token)
+                for group in self._groups_of(token):
+                    cgroups.remove(group)
+
+    def _lives(self, token: int, kept: Kept) -> bool:
+        if kept.boot != self._boot_id:
+            return False
+        if any(procfs.start_time(pid) == start for pid, start in kept.processes):
+            return True
+        # What was kept may have had children and ended.
+        populated = any(cgroups.members(group) for group in self._groups_of(token))
+        return populated or bool(procfs.marked(f"{self._store}/{token}".encode()))
+
+    def _living(self, kept: Kept, by_pid: Mapping[int, procfs.Stat]) -> Collection[tuple[int, int]]:
+        if kept.boot != self._boot_id:
+            return ()
+        return [(pid, start) for pid, start in kept.processes if (one := by_pid.get(pid)) and one.start == start]
+
+    def _groups_of(self, token: int) -> list[str]:
+        return self._groups.all_of_attempt(token)
+
+    def _file(self, token: int) -> Path:
+        return self._directory / outcome_name(self._store, token)
+
+    def _read(self) -> Iterator[tuple[int, Kept]]:
+        for path in self._directory.glob(f"{self._store}.*"):
+            # A file that is no such list was written by nobody.
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                if path.suffix[1:].isdigit():
+                    yield int(path.suffix[1:]), msgspec.json.decode(path.read_bytes(), type=Kept)
+
+
+def _with_descendants(pids: Iterable[int], processes: Iterable[procfs.Stat]) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for one in processes:
+        children.setdefault(one.ppid, []).append(one.pid)
+    found: set[int] = set()
+    waiting = list(pids)
+    while waiting:
+        pid = waiting.pop()
+        if pid not in found:
+            found.add(pid)
+            waiting += children.get(pid, ())
+    return found

@@ -1,0 +1,59 @@
+"""The crew lets go of its workers when the daemon leaves them to the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from queuectld.protocol.worker_messages import CHANNEL_VERSION, Hello, Running
+from queuectld.supervisor.crew import Crew
+
+
+class Door:
+    """A connection that has been made, and whose first message is read late."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def peer(self) -> tuple[int, int]:
+        return 200, 0
+
+    def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+    def abandon(self) -> None:
+        """Nobody is at the other end."""
+
+
+class Nobody:
+    """A watcher that must not be told of anybody."""
+
+    def on_hello(self, worker: Any, hello: Any) -> None:
+        raise AssertionError(f"{worker.name} is let in")
+
+
+def machine() -> Any:
+    return SimpleNamespace(
+        uid=0,
+        start_time=lambda _pid: 7,
+        know=lambda _pid: None,
+        watch=lambda _pid, _gone: SimpleNamespace(close=lambda: None),
+    )
+
+
+def test_a_worker_that_says_hello_after_the_end_is_turned_away_with_what_it_runs() -> None:
+    async def scenario() -> tuple[Any, Door]:
+        crew = Crew(SimpleNamespace(machine=machine(), store="5" * 32, clock=lambda: 0.0), Nobody())  # type: ignore[arg-type]
+        door = Door()
+        hello = Hello(
+            protocol=CHANNEL_VERSION, store="5" * 32, name="w1", pid=200, pid_start=7, state=Running(63, 300, 8)
+        )
+
+        crew.close()
+        return crew.recognise(door, hello), door
+
+    worker, door = asyncio.run(scenario())
+
+    assert worker is None
+    assert door.sent == []
