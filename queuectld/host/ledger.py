@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from queuectld.errors import QueueCTLError, StoreError
+import structlog
+
+from queuectld.errors import QueueCTLError, StoreDamagedError, StoreError
+from queuectld.host.threads import ready_threads
 from queuectld.store.base import Entry, Reader, Store, Work
 from queuectld.store.reader import SqliteReader, open_reader
-from queuectld.store.thread import StoreThread
+from queuectld.store.thread import Reserve, StoreThread
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 
@@ -27,7 +31,7 @@ class Readers:
         self._path = path
         self._idle: list[SqliteReader] = []
         self._closed = False
-        self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
+        self._threads = ready_threads(_READERS, "reader")
 
     async def run(self, work: Callable[[Reader], T]) -> T:
         """Run `work` on one committed state of the store."""
@@ -62,21 +66,60 @@ class Ledger:
         publish: Callable[[Sequence[Entry]], None],
         on_fatal: Callable[[QueueCTLError], None],
         path: Path | None = None,
+        reserve: Reserve | None = None,
     ) -> None:
         """Take `store` over; on the running loop, call ``publish`` with committed entries before their replies.
 
         Reads use connections of their own to ``path``; without one (the store is in memory) they wait in line with
-        the writes. After ``on_fatal`` every write fails: the daemon has to end and begin again from the log.
+        the writes. ``reserve`` is what results are recorded from on a full disk. After ``on_fatal`` every write fails:
+        the daemon has to end and begin again from the log.
         """
         self._loop = asyncio.get_running_loop()
         self._readers = None if path is None else Readers(path)
         self._uuid = store.uuid
-        self._thread = StoreThread(store, deliver=self._loop.call_soon_threadsafe, publish=publish, on_fatal=on_fatal)
+        self._where = None if path is None else str(path.parent)
+        self._full = False
+        self._on_fatal = on_fatal
+        self._thread = StoreThread(
+            store,
+            deliver=self._loop.call_soon_threadsafe,
+            publish=publish,
+            on_fatal=on_fatal,
+            reserve=reserve,
+            on_space=self._space_changed,
+        )
+
+    def _space_changed(self, space: bool) -> None:  # noqa: FBT001  (a callback)
+        self._full = not space
+        if space:
+            log.info("The disk has space again: new jobs are taken", event_name="store.space")
+        else:
+            log.error("The disk is full: new jobs are refused", event_name="store.full", path=self._where)
+
+    def problems(self) -> Sequence[str]:
+        """Return sentences about what is wrong now."""
+        if not self._full:
+            return ()
+        what = (
+            f"the disk that holds {self._where} is full: new jobs are refused until there is space again, what is "
+            "under way is still recorded; remove something from it, or let less be kept (`retention.output`)"
+        )
+        return (what,)
 
     @property
     def uuid(self) -> str:
         """The identity of the store."""
         return self._uuid
+
+    @property
+    def kept_output(self) -> int:
+        """How many bytes of disk output took up after the last commit."""
+        return self._thread.kept_output
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many writes were submitted so far, and how many of them were answered."""
+        return self._thread.asked, self._thread.answered
 
     def submit(self, work: Work[Any], done: Callable[[Any], None], *, sheds: bool = False) -> None:
         """Run `work` in the next commit; `done` gets its result or its exception on the loop.
@@ -96,7 +139,11 @@ class Ledger:
         """Return what `work` finds in one committed state, which includes every write that was answered before."""
         if self._readers is None:
             return await self.write(work)
-        return await self._readers.run(work)
+        try:
+            return await self._readers.run(work)
+        except StoreDamagedError as error:
+            self._on_fatal(error)
+            raise
 
     async def close(self) -> None:
         """Wait for everything submitted, empty the log, close the store."""

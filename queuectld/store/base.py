@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -83,12 +83,19 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
-    """What retention took away in one step: (seq, number) of attempts whose output may go too."""
+    """What retention took away in one step. Files of output are named by `Store.removed_output` from then on."""
 
     jobs: int
     entries: int
     requests: int
-    outputs: tuple[tuple[int, int], ...]
+
+
+class OutputPlace(NamedTuple):
+    """Names the files of an attempt: the position of its job, and its number; and the attempt by its token."""
+
+    seq: int
+    number: int
+    token: int = 0
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +157,9 @@ class Reader(Protocol):
     def last_entry(self) -> int:
         """Return the number of the newest entry; 0 if there never was one."""
 
+    def kept_output(self) -> int:
+        """Return how many bytes of disk the output of finished attempts takes up, as far as it was measured."""
+
 
 class Store(Reader, Protocol):
     """The verbs that change. All within `item` within `transaction`; effects show at once, and last after commit."""
@@ -197,6 +207,24 @@ class Store(Reader, Protocol):
 
     def save_attempt(self, attempt: Attempt) -> None:
         """Replace the attempt with that token. Raises `StaleError` if it has ended already."""
+
+    def shed_output(self, surplus: int, *, limit: int) -> int:
+        """Give up the output of attempts, oldest finished first, until `surplus` bytes are free; return of how many.
+
+        At most `limit` attempts; `removed_output` names their files.
+        """
+
+    def unmeasured_output(self, *, limit: int) -> Sequence[OutputPlace]:
+        """Return finished attempts of whose output nobody knows how much it is."""
+
+    def note_output(self, token: int, size: int) -> None:
+        """Put down how many bytes of output such an attempt has; harmless if that is known."""
+
+    def removed_output(self, *, limit: int) -> Sequence[OutputPlace]:
+        """Return attempts whose files have to be removed, whatever became of them since."""
+
+    def forget_output(self, places: Sequence[OutputPlace]) -> None:
+        """Note that these files are gone."""
 
     def write_entry(self, entry: Entry) -> None:
         """Note something that is no move of a job."""

@@ -136,6 +136,10 @@ class Commits(SqliteReader):
         """See `Reader.last_entry`."""
         return self._tally.last_entry
 
+    def kept_output(self) -> int:
+        """See `Reader.kept_output`."""
+        return self._tally.kept_output
+
     def _removed_entry(self) -> int:
         return self._tally.removed_entry
 

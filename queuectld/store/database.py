@@ -10,7 +10,8 @@ from typing import Any, Final
 import apsw
 
 from queuectld.durable import sync_directory
-from queuectld.errors import DiskFullError, QueueCTLError, StoreDamagedError, StoreError
+from queuectld.errors import DiskFullError, QueueCTLError, StoreError
+from queuectld.store.damage import damaged
 
 Row = tuple[Any, ...]
 
@@ -30,6 +31,29 @@ _FSYNC: Final = frozenset({apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC}
 
 class ConstraintError(StoreError):
     """A rule of the tables forbids this row."""
+
+
+def remove_database(path: Path) -> None:
+    """Remove a database and all that belongs to it, as far as there is something. Raises `StoreError`."""
+    try:
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+    except OSError as error:
+        raise of_system(path, error) from error
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Give a complete database, closed, its name; when this returns, that is on disk. Raises `StoreError`."""
+    try:
+        draft.rename(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise of_system(path, error) from error
+
+
+def of_system(path: Path, error: OSError) -> QueueCTLError:
+    """Return our error for one of the operating system about a database."""
+    return DiskFullError() if error.errno in _NO_SPACE else StoreError(f"{path}: {error.strerror}")
 
 
 class Database:
@@ -56,6 +80,8 @@ class Database:
             raise
 
     def _set_up(self, *, readonly: bool) -> None:
+        # Until somebody knows that all is well.
+        self.keep_log()
         self._connection.set_busy_timeout(_BUSY)
         self.run("PRAGMA mmap_size = 0")
         self.run(f"PRAGMA cache_size = -{_READER_CACHE if readonly else _CACHE}")
@@ -129,18 +155,34 @@ class Database:
     def backup_to(self, path: Path) -> None:
         """Write a copy of the committed state; a file of this name is a complete one, and on disk."""
         part = path.with_name(f"{path.name}.part")
-        part.unlink(missing_ok=True)
+        remove_database(part)
         try:
-            target = apsw.Connection(str(part))
-            try:
-                with target.backup("main", self._connection, "main") as backup:
-                    backup.step()
-            finally:
-                target.close()
+            self.copy_to(part)
+            put_in_place(part, path)
+        except BaseException:
+            remove_database(part)
+            raise
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of the committed state, all in one file, to a place where nothing is."""
+        target = None
+        try:
+            target = apsw.Connection(str(path))
+            with target.backup("main", self._connection, "main") as backup:
+                backup.step()
+            # Without a log of its own: it can be carried away as it is.
+            target.execute("PRAGMA journal_mode = DELETE")
         except apsw.Error as error:
+            if target is not None and target.system_errno in _NO_SPACE:
+                raise DiskFullError from error
             raise self._translated(error) from error
-        part.rename(path)
-        sync_directory(path.parent)
+        finally:
+            if target is not None:
+                target.close()
+
+    def keep_log(self, *, keep: bool = True) -> None:
+        """Leave the log where it is when the connection is closed: what is wrong is not to become worse."""
+        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
 
     def close(self) -> None:
         """Close the connection; once more does no harm."""
@@ -160,13 +202,11 @@ class Database:
         match error:
             case apsw.FullError():
                 return DiskFullError()
-            case apsw.IOError() if self._no_space(error):
+            case apsw.IOError() | apsw.CantOpenError() if self._no_space(error):
                 return DiskFullError()
             case apsw.CorruptError() | apsw.NotADBError():
-                return StoreDamagedError(
-                    f"the database {self.path} is damaged ({error}); it is kept as it is: put a copy in its place, "
-                    "or move it away to begin with an empty queue"
-                )
+                self.keep_log()
+                return damaged(self.path, f"is damaged ({error})")
             case apsw.ConstraintError():
                 return ConstraintError(str(error))
             case _:

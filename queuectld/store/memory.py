@@ -12,10 +12,11 @@ from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import Job, State
 from queuectld.errors import DuplicateIdError, StaleError, StoreError
 from queuectld.store.admission import Numbers, enqueued, no_such_queue
-from queuectld.store.base import Entry, Removed, Retention
+from queuectld.store.base import Entry, OutputPlace, Removed, Retention
 from queuectld.store.blobs import digest_of, references
 from queuectld.store.memory_reader import MemoryReader
 from queuectld.store.place import FINISHED, HIDDEN, RIPEN_STEP, STARTABLE, UNRIPE, place_of
+from queuectld.store.room import UNMEASURED, in_blocks, room_of
 
 _MISSING: Final = object()
 
@@ -165,7 +166,37 @@ class MemoryStore(MemoryReader):
         stored = self._attempts.get(attempt.token)
         if stored is None or not stored.live:
             raise StaleError(f"attempt {attempt.token} has ended already")
-        self._put(self._attempts, attempt.token, attempt)
+        self._put(self._attempts, attempt.token, replace(attempt, output=room_of(attempt.outcome)))
+
+    # Output.
+
+    def _with_output(self) -> list[Attempt]:
+        kept = [attempt for attempt in self._attempts.values() if attempt.outcome and (attempt.output or 0) > 0]
+        return sorted(kept, key=lambda attempt: (attempt.outcome.ended_at if attempt.outcome else 0.0, attempt.token))
+
+    def shed_output(self, surplus: int, *, limit: int) -> int:
+        """See `Store.shed_output`."""
+        count = freed = 0
+        for attempt in self._with_output()[:limit]:
+            if freed >= surplus:
+                break
+            freed += attempt.output or 0
+            count += 1
+            self._put(self._attempts, attempt.token, replace(attempt, output=None))
+            self._put(self._removed, (attempt.job, attempt.number), None)
+        return count
+
+    def note_output(self, token: int, size: int) -> None:
+        """See `Store.note_output`."""
+        attempt = self._attempts.get(token)
+        if attempt is not None and attempt.output == UNMEASURED:
+            self._put(self._attempts, token, replace(attempt, output=in_blocks(size)))
+
+    def forget_output(self, places: Sequence[OutputPlace]) -> None:
+        """See `Store.forget_output`."""
+        for place in places:
+            if (place.seq, place.number) in self._removed:
+                self._drop(self._removed, (place.seq, place.number))
 
     # Entries.
 
@@ -208,13 +239,14 @@ class MemoryStore(MemoryReader):
         """See `Store.expire`."""
         with self._undone_if_it_fails():
             jobs = self._too_old(retention, now)[:limit]
-            outputs = [output for job in jobs for output in self._forget(job)]
+            for job in jobs:
+                self._forget(job)
             old = sorted((at, key) for key, (at, _) in self._requests.items() if at < now - retention.requests)
             requests = [key for _, key in old[:limit]]
             for key in requests:
                 self._drop(self._requests, key)
             entries = self._expire_entries(now - retention.events, limit)
-            return Removed(jobs=len(jobs), entries=entries, requests=len(requests), outputs=tuple(sorted(outputs)))
+            return Removed(jobs=len(jobs), entries=entries, requests=len(requests))
 
     def _too_old(self, retention: Retention, now: float) -> list[Job]:
         deleted = [job for job in self._standing(HIDDEN) if job.updated_at < now - retention.deleted]
@@ -225,13 +257,13 @@ class MemoryStore(MemoryReader):
         ]
         return sorted(deleted, key=lambda job: (job.updated_at, job.seq)) + old
 
-    def _forget(self, job: Job) -> list[tuple[int, int]]:
-        attempts = self.attempts_of(job.seq)
-        for attempt in attempts:
+    def _forget(self, job: Job) -> None:
+        for attempt in self.attempts_of(job.seq):
             self._drop(self._attempts, attempt.token)
+            if attempt.output:
+                self._put(self._removed, (attempt.job, attempt.number), None)
         self._drop(self._jobs, job.seq)
         self._drop(self._places, job.seq)
-        return [(job.seq, attempt.number) for attempt in attempts]
 
     def _expire_entries(self, before: float, limit: int) -> int:
         removed = 0

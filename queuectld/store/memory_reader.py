@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import Job, State
 from queuectld.errors import NoSuchJobError
-from queuectld.store.base import Entry, History, Page, Query
+from queuectld.store.base import Entry, History, OutputPlace, Page, Query
 from queuectld.store.filter import matches
 from queuectld.store.place import STARTABLE
 from queuectld.store.reader import PREFIX_LENGTH, only_one
+from queuectld.store.room import UNMEASURED
 
 
 class MemoryReader:
@@ -26,6 +27,7 @@ class MemoryReader:
         self._blobs: dict[str, bytes] = {}
         self._queues: dict[str, None] = {"default": None}
         self._requests: dict[str, tuple[float, bytes]] = {}
+        self._removed: dict[tuple[int, int], None] = {}
         self._numbers = {"seq": 0, "token": 0, "entry": 0, "removed": 0}
 
     def _visible(self) -> list[Job]:
@@ -106,6 +108,19 @@ class MemoryReader:
     def last_entry(self) -> int:
         """See `Reader.last_entry`."""
         return self._numbers["entry"]
+
+    def kept_output(self) -> int:
+        """See `Reader.kept_output`."""
+        return sum(max(attempt.output or 0, 0) for attempt in self._attempts.values())
+
+    def unmeasured_output(self, *, limit: int) -> Sequence[OutputPlace]:
+        """See `Store.unmeasured_output`."""
+        found = [attempt for _, attempt in sorted(self._attempts.items()) if attempt.output == UNMEASURED]
+        return [OutputPlace(attempt.job, attempt.number, attempt.token) for attempt in found[:limit]]
+
+    def removed_output(self, *, limit: int) -> Sequence[OutputPlace]:
+        """See `Store.removed_output`."""
+        return [OutputPlace(*place) for place in sorted(self._removed)[:limit]]
 
     def blob(self, digest: str) -> bytes:
         """See `Reader.blob`."""

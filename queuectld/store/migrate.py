@@ -6,16 +6,19 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from queuectld.errors import StoreDamagedError, StoreError, StoreTooNewError
+from queuectld.errors import StoreError, StoreTooNewError
+from queuectld.store.damage import OURS, foreign
 from queuectld.store.database import Database
 
 # Files 0001.sql, 0002.sql, …; the n-th brings version n - 1 to version n.
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
-_OURS: Final = 0x5163744C
+_NEW_STORE: Final = (
+    "INSERT INTO store (one, uuid, last_seq, last_token, last_entry, removed_entry) VALUES (1, ?, 0, 0, 0, 0)"
+)
 
 
-def migrate(database: Database, directory: Path = MIGRATIONS) -> None:
-    """Make the tables, or bring older ones up to date after saving a copy beside the file.
+def migrate(database: Database, directory: Path = MIGRATIONS, *, keep_copy: bool = True) -> None:
+    """Make the tables, or bring older ones up to date after saving a copy beside the file, unless there is one.
 
     Raises `StoreTooNewError`; `StoreDamagedError` if this is a database, but not one of ours.
     """
@@ -23,13 +26,13 @@ def migrate(database: Database, directory: Path = MIGRATIONS) -> None:
     version = _known_version(database, len(scripts))
     if version == len(scripts):
         return
-    if version > 0:
+    if version > 0 and keep_copy:
         database.backup_to(_free_name(database.path, version))
     database.run("BEGIN IMMEDIATE")
     for script in scripts[version:]:
         database.run(script.read_text(encoding="utf-8"))
     if version == 0:
-        database.run("INSERT INTO store VALUES (1, ?, 0, 0, 0, 0)", (uuid.uuid4().hex,))
+        database.run(_NEW_STORE, (uuid.uuid4().hex,))
     database.run(f"PRAGMA user_version = {len(scripts)}")
     database.run("COMMIT")
 
@@ -41,6 +44,11 @@ def check_version(database: Database) -> None:
         raise StoreError(
             f"the database {database.path} has to be migrated first, which `queuectld` does when it starts"
         )
+
+
+def check_not_newer(database: Database) -> None:
+    """Make sure that `migrate` knows what to do with the tables. Raises `StoreTooNewError`, `StoreDamagedError`."""
+    _known_version(database, len(list(MIGRATIONS.glob("[0-9]*.sql"))))
 
 
 def _known_version(database: Database, newest: int) -> int:
@@ -57,9 +65,9 @@ def version_of(database: Database) -> int:
     """Return the version of the tables; 0 if there are none yet. Raises `StoreDamagedError`."""
     rows = database.run("PRAGMA user_version")
     version: int = rows[0][0]
-    foreign = database.run("PRAGMA application_id") != [(_OURS,)]
-    if foreign and (version > 0 or database.run("SELECT 1 FROM sqlite_schema LIMIT 1")):
-        raise StoreDamagedError(f"the file {database.path} is a database, but not one of QueueCTL; it is kept as it is")
+    strange = database.run("PRAGMA application_id") != [(OURS,)]
+    if strange and (version > 0 or database.run("SELECT 1 FROM sqlite_schema LIMIT 1")):
+        foreign(database.path)
     return version
 
 

@@ -137,10 +137,14 @@ class SqliteReader:
 
     def last_entry(self) -> int:
         """See `Reader.last_entry`."""
-        return read_numbers(self._database)[2]
+        return read_numbers(self._database).last_entry
+
+    def kept_output(self) -> int:
+        """See `Reader.kept_output`."""
+        return read_numbers(self._database).kept_output
 
     def _removed_entry(self) -> int:
-        return read_numbers(self._database)[3]
+        return read_numbers(self._database).removed_entry
 
 
 def only_one(prefix: str, found: Sequence[Job]) -> Job:

@@ -12,6 +12,7 @@ from queuectld.domain.job import Job, State
 from queuectld.domain.spec import JobSpec, dec_hook, encode_spec
 from queuectld.store.base import Entry
 from queuectld.store.place import place_of
+from queuectld.store.room import room_of
 
 Row = Sequence[Any]
 
@@ -41,7 +42,7 @@ LIFE: Final = (
 ASKED: Final = "id, hidden, queue, owner, created_at, environment, stdin, script, spec"
 ATTEMPT: Final = (
     "token, job, number, worker, worker_pid, worker_start, boot_id, queued_at, claimed_at, pid, pid_start, "
-    "started_at, outcome"
+    "started_at, outcome, ended_at, output"
 )
 
 
@@ -138,6 +139,7 @@ def attempt_of(row: Row) -> Attempt:
         pid_start=row[10],
         started_at=row[11],
         outcome=None if row[12] is None else _read_outcome(row[12]),
+        output=row[14],
     )
 
 
@@ -156,13 +158,15 @@ def attempt_row(attempt: Attempt) -> tuple[Any, ...]:
         attempt.pid,
         attempt.pid_start,
         attempt.started_at,
-        outcome_text(attempt.outcome),
+        *ending_row(attempt.outcome),
     )
 
 
-def outcome_text(outcome: Outcome | None) -> str | None:
-    """Return an outcome as it is stored."""
-    return None if outcome is None else _write_json(outcome).decode()
+def ending_row(outcome: Outcome | None) -> tuple[Any, ...]:
+    """Return the columns outcome, ended_at and output of an attempt with this outcome."""
+    if outcome is None:
+        return (None, None, 0)
+    return (_write_json(outcome).decode(), outcome.ended_at, room_of(outcome))
 
 
 def entry_of(row: Row) -> Entry:

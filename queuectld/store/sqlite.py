@@ -15,11 +15,13 @@ from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import Job
 from queuectld.errors import DuplicateIdError, StaleError
 from queuectld.store.admission import Numbers, enqueued, no_such_queue, same_request
-from queuectld.store.base import Entry, Removed, Retention
+from queuectld.store.base import Entry, OutputPlace, Removed, Retention
 from queuectld.store.blobs import references
 from queuectld.store.commits import Commits
-from queuectld.store.database import ConstraintError, Database
+from queuectld.store.damage import inspect
+from queuectld.store.database import ConstraintError, Database, put_in_place, remove_database
 from queuectld.store.migrate import MIGRATIONS, migrate
+from queuectld.store.outputs import Outputs
 from queuectld.store.place import RIPEN_STEP, UNRIPE, place_of
 from queuectld.store.rows import (
     ASKED,
@@ -28,11 +30,12 @@ from queuectld.store.rows import (
     LIFE,
     asked_of,
     attempt_row,
+    ending_row,
     job_of,
     kind_of,
     life_of,
-    outcome_text,
 )
+from queuectld.store.swap import finish_swap
 from queuectld.store.sweep import Sweep
 
 
@@ -57,7 +60,8 @@ _RIPEN: Final = (
 _NEXT_DUE: Final = "SELECT due FROM jobs INDEXED BY unripe_jobs WHERE place = 2 ORDER BY due LIMIT 1"
 _OPEN_ATTEMPT: Final = f"INSERT INTO attempts ({ATTEMPT}) VALUES ({_marks(ATTEMPT)})"
 _SAVE_ATTEMPT: Final = (
-    "UPDATE attempts SET pid = ?, pid_start = ?, started_at = ?, outcome = ? WHERE token = ? AND outcome IS NULL"
+    "UPDATE attempts SET pid = ?, pid_start = ?, started_at = ?, outcome = ?, ended_at = ?, output = ? "
+    "WHERE token = ? AND outcome IS NULL"
 )
 _DECLARE: Final = "INSERT OR IGNORE INTO queues VALUES (?)"
 _REMEMBER: Final = "INSERT OR REPLACE INTO requests VALUES (?, ?, ?)"
@@ -69,7 +73,8 @@ class SqliteStore(Commits):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
-        self._sweep = Sweep(database, self._tally, self._blobs)
+        self._outputs = Outputs(database, self._tally)
+        self._sweep = Sweep(database, self._tally, self._blobs, self._outputs)
 
     # Jobs.
 
@@ -180,9 +185,34 @@ class SqliteStore(Commits):
 
     def save_attempt(self, attempt: Attempt) -> None:
         """See `Store.save_attempt`."""
-        values = (attempt.pid, attempt.pid_start, attempt.started_at, outcome_text(attempt.outcome), attempt.token)
+        ending = ending_row(attempt.outcome)
+        values = (attempt.pid, attempt.pid_start, attempt.started_at, *ending, attempt.token)
         if not self._database.change(_SAVE_ATTEMPT, values):
             raise StaleError(f"attempt {attempt.token} has ended already")
+        _, _, room = ending
+        self._tally.kept_output += max(room, 0)
+
+    # Output.
+
+    def shed_output(self, surplus: int, *, limit: int) -> int:
+        """See `Store.shed_output`."""
+        return self._outputs.shed(surplus, limit)
+
+    def unmeasured_output(self, *, limit: int) -> Sequence[OutputPlace]:
+        """See `Store.unmeasured_output`."""
+        return self._outputs.unmeasured(limit)
+
+    def note_output(self, token: int, size: int) -> None:
+        """See `Store.note_output`."""
+        self._outputs.measured(token, size)
+
+    def removed_output(self, *, limit: int) -> Sequence[OutputPlace]:
+        """See `Store.removed_output`."""
+        return self._outputs.removed(limit)
+
+    def forget_output(self, places: Sequence[OutputPlace]) -> None:
+        """See `Store.forget_output`."""
+        self._outputs.forget(places)
 
     # The rest.
 
@@ -215,10 +245,30 @@ def open_store(path: Path, *, migrations: Path = MIGRATIONS) -> SqliteStore:
 
     Raises `StoreError`, `StoreTooNewError`, `StoreDamagedError`; a damaged file is left as it is.
     """
+    finish_swap(path)
+    if not inspect(path):
+        _create(path, migrations)
     database = Database(path)
     try:
         migrate(database, migrations)
-        return SqliteStore(database)
+        store = SqliteStore(database)
+        database.keep_log(keep=False)
     except BaseException:
         database.close()
         raise
+    return store
+
+
+def _create(path: Path, migrations: Path) -> None:
+    """Make a new database, which is there as a whole or not at all: an empty file is a sign of damage."""
+    draft = path.with_name(f"{path.name}.new")
+    remove_database(draft)
+    database = Database(draft)
+    try:
+        migrate(database, migrations)
+        # To close it does so as well, but says nothing if that fails; and the log stays behind where it is.
+        database.checkpoint(truncate=True)
+        database.keep_log(keep=False)
+    finally:
+        database.close()
+    put_in_place(draft, path)

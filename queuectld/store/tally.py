@@ -1,4 +1,4 @@
-"""How many jobs there are by queue and kind, and the largest numbers given: kept in memory, stored with each commit."""
+"""How many jobs there are by queue and kind, and sums over the whole store: kept in memory, stored with each commit."""
 
 from __future__ import annotations
 
@@ -13,18 +13,30 @@ _READ_COUNTS: Final = "SELECT queue, kind, number FROM counts WHERE number > 0"
 _WRITE_COUNT: Final = (
     "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT (queue, kind) DO UPDATE SET number = excluded.number"
 )
-_READ_NUMBERS: Final = "SELECT last_seq, last_token, last_entry, removed_entry FROM store"
-_WRITE_NUMBERS: Final = "UPDATE store SET last_seq = ?, last_token = ?, last_entry = ?, removed_entry = ?"
+_READ_NUMBERS: Final = "SELECT last_seq, last_token, last_entry, removed_entry, kept_output FROM store"
+_WRITE_NUMBERS: Final = (
+    "UPDATE store SET last_seq = ?, last_token = ?, last_entry = ?, removed_entry = ?, kept_output = ?"
+)
 
 Counts = Mapping[str, Mapping[State, int]]
 Kind = tuple[str, int]
+
+
+class Numbers(NamedTuple):
+    """The largest numbers ever given, the largest that retention took away, and how much disk output takes up."""
+
+    last_seq: int
+    last_token: int
+    last_entry: int
+    removed_entry: int
+    kept_output: int
 
 
 class Mark(NamedTuple):
     """A point to go back to."""
 
     moves: int
-    numbers: tuple[int, int, int, int]
+    numbers: Numbers
 
 
 class Tally:
@@ -40,7 +52,7 @@ class Tally:
         self._moves.clear()
         self._counts = read_kinds(self._database)
         self._stored = read_numbers(self._database)
-        self.last_seq, self.last_token, self.last_entry, self.removed_entry = self._stored
+        self._adopt(self._stored)
 
     def change(self, queue: str, kind: int, by: int) -> None:
         """Note that there are so many more jobs of a kind."""
@@ -66,7 +78,7 @@ class Tally:
         for key, by in self._moves[mark.moves :]:
             self._counts[key] -= by
         del self._moves[mark.moves :]
-        self.last_seq, self.last_token, self.last_entry, self.removed_entry = mark.numbers
+        self._adopt(mark.numbers)
 
     def flush(self) -> None:
         """Store what has changed, as the last thing before the commit."""
@@ -80,8 +92,11 @@ class Tally:
         self._moves.clear()
         self._stored = self._numbers()
 
-    def _numbers(self) -> tuple[int, int, int, int]:
-        return (self.last_seq, self.last_token, self.last_entry, self.removed_entry)
+    def _numbers(self) -> Numbers:
+        return Numbers(self.last_seq, self.last_token, self.last_entry, self.removed_entry, self.kept_output)
+
+    def _adopt(self, numbers: Numbers) -> None:
+        self.last_seq, self.last_token, self.last_entry, self.removed_entry, self.kept_output = numbers
 
 
 def read_kinds(database: Database) -> dict[Kind, int]:
@@ -89,10 +104,9 @@ def read_kinds(database: Database) -> dict[Kind, int]:
     return {(queue, kind): number for queue, kind, number in database.run(_READ_COUNTS)}
 
 
-def read_numbers(database: Database) -> tuple[int, int, int, int]:
-    """Return the stored largest seq, token, entry, and removed entry."""
-    seq, token, entry, removed = database.run(_READ_NUMBERS)[0]
-    return (seq, token, entry, removed)
+def read_numbers(database: Database) -> Numbers:
+    """Return the stored numbers."""
+    return Numbers(*database.run(_READ_NUMBERS)[0])
 
 
 def by_state(kinds: Mapping[Kind, int]) -> Counts:

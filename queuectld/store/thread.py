@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Final, NamedTuple
+from time import monotonic
+from typing import Any, Final, NamedTuple, Protocol
 
 from queuectld.errors import DiskFullError, QueueCTLError, StoreDamagedError, StoreError
 from queuectld.store.base import Entry, Store, Work
@@ -24,6 +25,18 @@ Deliver = Callable[[Callable[[], None]], object]
 
 # Seconds without work before the log is moved into the database: long enough for a client to send its next request.
 _IDLE: Final = 1.0
+# Seconds between two looks whether a full disk has space again; none while it is not full.
+_LOOK: Final = 3.0
+
+
+class Reserve(Protocol):
+    """Space that is put by for a full disk. Belongs to the store's thread."""
+
+    def make(self) -> bool:
+        """Put it by, as far as it is not there; return whether the disk has space for that."""
+
+    def release(self) -> bool:
+        """Give some of it up; return whether there was any."""
 
 
 class Submission(NamedTuple):
@@ -52,8 +65,12 @@ class FatalError(Exception):
 class Batcher:
     """Runs submissions on a store, as many as there are in one commit."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, reserve: Reserve | None = None) -> None:
+        """With a `reserve`, work that sheds is refused from the first lack of space on, until `has_space`."""
         self._store = store
+        self._reserve = reserve
+        # The disk is full, and this is what new work is told.
+        self.full: DiskFullError | None = None
 
     def run(self, batch: Sequence[Submission]) -> list[Result]:
         """Commit what can be committed and return one result or error for each submission, all settled.
@@ -61,13 +78,15 @@ class Batcher:
         Work may run more than once, so it must do nothing but read and write the store. Raises `FatalError`.
         """
         try:
-            return self._commit(batch, shed=None)
+            return self._commit(batch, shed=self.full)
         except _LostError as lost:
             error = _cause(lost)
-        self._make_room()
-        if any(submission.sheds for submission in batch):
+        while True:
+            released = self._make_room(error)
             with suppress(_LostError):
                 return self._commit(batch, shed=error)
+            if not released:
+                break
         # Even so it does not fit, or something is wrong with one of them: each for itself.
         return [self._alone(submission, error) for submission in batch]
 
@@ -110,10 +129,24 @@ class Batcher:
             )
         return result
 
-    def _make_room(self) -> None:
+    def _make_room(self, error: QueueCTLError) -> bool:
+        """Do what can be done for another try; return whether more could be done for one after that."""
+        released = False
+        if isinstance(error, DiskFullError) and self._reserve is not None:
+            self.full = error
+            released = self._reserve.release()
         # Emptying the log lets the next commit overwrite it, which needs no new space.
         with suppress(DiskFullError):
             self.checkpoint()
+        return released
+
+    def has_space(self) -> bool:
+        """Look whether the disk has space again, or still; from then on new work is taken."""
+        if self._reserve is None or self._reserve.make():
+            self.full = None
+        else:
+            self.full = self.full or DiskFullError()
+        return self.full is None
 
     def checkpoint(self, *, truncate: bool = False) -> None:
         """Move the log into the database. Raises `DiskFullError`, which harms nothing, or `FatalError`."""
@@ -148,13 +181,28 @@ class StoreThread:
         deliver: Deliver,
         publish: Publish,
         on_fatal: Callable[[QueueCTLError], None],
+        reserve: Reserve | None = None,
+        on_space: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        """``deliver`` carries each batch's results over at once; there, ``publish`` and ``on_fatal`` are called."""
-        self._batcher = Batcher(store)
+        """``deliver`` carries each batch's results over at once; there, the others are called.
+
+        ``on_space`` is told that the disk is full (False), and that it has space again.
+        """
+        self._store = store
+        self._batcher = Batcher(store, reserve)
         self._deliver = deliver
         self._publish = publish
         self._on_fatal = on_fatal
+        self._on_space = on_space
+        self._look_at = monotonic()
+        self._told_full = False
+        self._looked = False
         self._queue: SimpleQueue[Submission | None] = SimpleQueue()
+        # How much was submitted so far, and how much of it was answered.
+        self.asked = 0
+        self.answered = 0
+        # How much output the store knew of after its last commit, for whoever wants to bound it.
+        self.kept_output = store.kept_output()
         self._closing = False
         self._ended = False
         self._rested = True
@@ -165,6 +213,7 @@ class StoreThread:
         """Run `work` in the next commit; then `done` gets its result or its error, by way of `deliver`."""
         if self._closing:
             raise StoreError("the store is closed")
+        self.asked += 1
         self._queue.put(Submission(work, done, sheds))
 
     def close(self) -> None:
@@ -177,8 +226,10 @@ class StoreThread:
     def _loop(self) -> None:
         batch: Sequence[Submission] = ()
         try:
+            self._look_for_space()
             while batch := self._wait():
                 self._settle(batch, self._batcher.run(batch))
+                self._look_for_space()
             self._batcher.close()
         except FatalError as fatal:
             self._die(fatal.cause, batch)
@@ -197,6 +248,17 @@ class StoreThread:
                 self._take(self._queue.get_nowait(), batch)
         return batch
 
+    def _look_for_space(self) -> None:
+        """On a full disk, look now and then whether that is over; tell when it changes."""
+        if (self._batcher.full or not self._looked) and monotonic() >= self._look_at:
+            self._looked = True
+            self._batcher.has_space()
+            self._look_at = monotonic() + _LOOK
+        full = self._batcher.full is not None
+        if full != self._told_full:
+            self._told_full = full
+            self._deliver(partial(self._on_space, not full))
+
     def _take(self, submission: Submission | None, batch: list[Submission]) -> None:
         if submission is None:
             self._ended = True
@@ -211,14 +273,20 @@ class StoreThread:
                 with suppress(DiskFullError):
                     self._batcher.checkpoint()
                 self._rested = True
+        while self._batcher.full:
+            with suppress(Empty):
+                return self._queue.get(timeout=max(self._look_at - monotonic(), 0.0))
+            self._look_for_space()
         return self._queue.get()
 
     def _settle(self, batch: Sequence[Submission], results: Sequence[Result]) -> None:
         self._rested = False
+        self.kept_output = self._store.kept_output()
         answers = [(submission.done, result) for submission, result in zip(batch, results, strict=True)]
         self._deliver(partial(self._tell, self._batcher.take_entries(), answers))
 
     def _tell(self, entries: Sequence[Entry], answers: Sequence[tuple[Done, Result]]) -> None:
+        self.answered += len(answers)
         tell = [partial(done, result) for done, result in answers]
         if entries:
             tell.insert(0, partial(self._publish, entries))

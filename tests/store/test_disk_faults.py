@@ -87,3 +87,16 @@ def test_a_write_error_ends_the_process_or_refuses_and_no_acknowledged_job_is_lo
     assert code == 74
     assert stored_in(path)[: len(acknowledged)] == acknowledged
     assert len(stored_in(path)) <= len(acknowledged) + 1
+
+
+# Fails wherever that is: at the opening, in the middle of the tables, when the log is emptied at the end.
+@pytest.mark.parametrize("number", [1, 2, 8, 30, 60, 70, 80, 90, 100])
+@pytest.mark.parametrize("fault", ["pwrite64:error=ENOSPC", "pwrite64:error=EIO", "fdatasync:error=EIO"])
+def test_a_database_that_could_not_be_made_is_made_the_next_time(tmp_path, fault, number):
+    path = tmp_path / "queue.db"
+    script = Path(__file__).with_name("enqueuer.py")
+    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={fault}:when={number}+"]
+
+    subprocess.run([*command, sys.executable, script, path, "0"], capture_output=True, check=False, timeout=60)
+
+    assert stored_in(path) == []

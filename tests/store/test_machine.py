@@ -165,6 +165,24 @@ class Both(RuleBasedStateMachine):
         retention = Retention(finished=30, finished_count=count, deleted=20, events=60, requests=10)
         self.both(lambda drive: drive.expire(retention, now=self.now, limit=limit))
 
+    @rule(surplus=st.sampled_from([0, 1, 10_000, 10**9]), limit=st.integers(1, 3))
+    def shed(self, surplus, limit):
+        self.both(lambda drive: drive.store.shed_output(surplus, limit=limit), bare=True)
+
+    @rule(size=st.sampled_from([0, 1, 5000]), limit=st.integers(1, 3))
+    def measure(self, size, limit):
+        def measured(drive):
+            places = list(drive.store.unmeasured_output(limit=limit))
+            for place in places:
+                drive.store.note_output(place.token, size)
+            return places
+
+        self.both(measured, bare=True)
+
+    @rule(limit=st.integers(1, 3))
+    def clear(self, limit):
+        self.both(lambda drive: drive.store.forget_output(drive.store.removed_output(limit=limit)), bare=True)
+
     @rule(key=st.sampled_from("kl"))
     def remember(self, key):
         self.both(lambda drive: drive.store.remember(key, b"v", now=self.now), bare=True)
@@ -196,6 +214,9 @@ class Both(RuleBasedStateMachine):
             "entries": store.entries(start=0, limit=10_000),
             "of one": [store.entries(start=0, limit=100, seq=job.seq) for job in jobs[:3]],
             "last": store.last_entry(),
+            "output": store.kept_output(),
+            "unmeasured": list(store.unmeasured_output(limit=100)),
+            "removed": list(store.removed_output(limit=100)),
             "blobs": blobs,
             "answers": [store.recall(key) for key in "kl"],
             "got": [store.get(job.id) for job in jobs],

@@ -371,3 +371,83 @@ def test_on_a_full_disk_a_batch_keeps_its_results_and_sheds_its_enqueues(small_d
 def test_duplicates_are_found_across_items_of_a_batch(store):
     assert kinds(run(store, small("a"), small("a")))[0].id == "a"
     assert isinstance(run(store, small("b"), small("a"))[1], DuplicateIdError)
+
+
+# A full disk.
+
+
+class Slices:
+    """A reserve of so many slices, on a disk that is full until it has `space`."""
+
+    def __init__(self, slices=0, *, space=False):
+        self.slices = slices
+        self.space = space
+        self.looks = 0
+
+    def make(self):
+        self.looks += 1
+        return self.space
+
+    def release(self):
+        self.slices -= 1
+        return self.slices >= 0
+
+
+def full_for(transactions):
+    return {number: DiskFullError() for number in range(1, transactions + 1)}
+
+
+def test_the_reserve_is_given_up_until_what_is_under_way_fits():
+    store, reserve = Faulty(at_commit=full_for(3)), Slices(8)
+
+    results = Batcher(store, reserve).run([Submission(enqueue("a"), print, True), Submission(note("result"), print)])
+
+    assert kinds(results) == ["DiskFullError", None]
+    assert reserve.slices == 5
+
+
+def test_once_the_disk_was_full_new_work_is_refused_untried_until_there_is_space():
+    store, reserve = Faulty(at_commit=full_for(1)), Slices(8)
+    batcher = Batcher(store, reserve)
+    new = [Submission(enqueue("a"), print, True)]
+
+    first, second, still = batcher.run(new), batcher.run(new), batcher.has_space()
+    reserve.space = True
+    space, third = batcher.has_space(), batcher.run(new)
+
+    assert [kinds(results) for results in (first, second, third)] == [["DiskFullError"], ["DiskFullError"], [["a"]]]
+    assert (still, space) == (False, True)
+    assert reserve.slices == 7
+
+
+def test_when_the_reserve_is_used_up_results_are_refused_one_by_one():
+    store = Faulty(at_commit=full_for(4))
+
+    results = Batcher(store, Slices(1)).run([Submission(note("first"), print), Submission(note("second"), print)])
+
+    assert kinds(results) == ["DiskFullError", None]
+
+
+def test_the_thread_looks_for_space_while_there_is_none_and_never_else(monkeypatch):
+    monkeypatch.setattr("queuectld.store.thread._LOOK", 0.01)
+    told = SimpleQueue()
+    reserve = Slices(8)
+    thread = StoreThread(
+        MemoryStore(),
+        deliver=lambda call: call(),
+        publish=print,
+        on_fatal=print,
+        reserve=reserve,
+        on_space=told.put,
+    )
+
+    full = told.get(timeout=10)
+    reserve.space = True
+    over = told.get(timeout=10)
+    looks = reserve.looks
+    thread.submit(enqueue("a"), told.put, sheds=True)
+    answer = told.get(timeout=10)
+    thread.close()
+
+    assert (full, over, answer) == (False, True, ["a"])
+    assert reserve.looks == looks

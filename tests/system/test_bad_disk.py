@@ -56,7 +56,8 @@ def test_a_failed_fsync_ends_the_daemon_with_74_and_the_next_one_has_what_was_ac
 def test_on_a_full_disk_jobs_are_refused_and_taken_again_when_there_is_space(
     new_daemon: Callable[..., LiveDaemon], witness: Witness
 ) -> None:
-    daemon = new_daemon().start(*faulty("pwrite64", "ENOSPC", "80..100"))
+    # Late enough for the start of the daemon.
+    daemon = new_daemon().start(*faulty("pwrite64", "ENOSPC", "250..270"))
 
     acknowledged, error = submit_until_refused(daemon, witness.command())
 

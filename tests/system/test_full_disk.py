@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -14,14 +16,14 @@ from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
 from tests.system.wire import RefusedError, Wire
 
-SIZE = 8 * 1024 * 1024
+SIZE = 32 * 1024 * 1024
 # Of something else, which a person removes in the end.
 BALLAST = b"\0" * 1024 * 1024
 
 
 @pytest.fixture
 def state(home: Path) -> Iterator[Path]:
-    """The state directory of the daemon of this test, on a file system of 8 MiB."""
+    """The state directory of the daemon of this test, on a file system of 32 MiB."""
     state = home / "state"
     state.mkdir(mode=0o700)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "none", str(state)]
@@ -63,33 +65,101 @@ def test_on_a_full_disk_jobs_are_refused_and_questions_answered(daemon: LiveDaem
         assert wire.state("@last") == "pending"
 
 
-def test_a_job_that_ends_while_the_disk_is_full_is_recorded_when_there_is_space(
-    daemon: LiveDaemon, home: Path, state: Path, gate: Gate
-) -> None:
+def fill(state: Path, wire: Wire) -> Path:
+    """Let something else take the rest of the disk until jobs are refused; return the file."""
     ballast = state / "ballast"
-    ballast.write_bytes(BALLAST)
+    with ballast.open("ab", buffering=0) as file:
+        take_all(file)
+        wait_for(lambda: refusal_of(wire) == "disk_full", "jobs are refused")
+        # What the daemon gave up of its reserve is for the daemon.
+    return ballast
+
+
+def take_all(file: IO[bytes]) -> None:
+    with suppress(OSError):
+        while file.write(BALLAST):
+            pass
+
+
+def test_what_is_under_way_comes_to_its_end_on_a_full_disk_and_new_jobs_are_taken_when_there_is_space(
+    daemon: LiveDaemon, state: Path, gate: Gate
+) -> None:
     with daemon.wire() as wire:
-        over = [home / "over-0", home / "over-7"]
-        commands = [f"{gate.wait()}; touch {file}; exit {file.name[-1]}" for file in over]
-        jobs = [wire.enqueue(command, max_retries=0) for command in commands]
+        jobs = [wire.enqueue(f"{gate.wait()}; exit {code}", max_retries=0) for code in (0, 7)]
+        more = [wire.enqueue("echo more") for _ in range(200)]
+        victim = wire.enqueue("true", delay=3600)
         wait_for(lambda: all(wire.history(job)[-1:] for job in jobs), "the jobs run")
         pid = daemon.pid
-        enqueue_until_refused(wire)
-        wait_for(lambda: refusal_of(wire) == "disk_full", "small jobs are refused, too")
-        gate.open()
-        # As long as nothing can be written the daemon lives, answers, and takes no job.
-        wait_for(lambda: all(file.exists() for file in over), "the commands have ended")
-        assert refusal_of(wire) == "disk_full"
-        assert wire.call("status")["pid"] == pid
+        ballast = fill(state, wire)
 
-        ballast.unlink()
+        gate.open()
 
         assert daemon.wait_for_state(jobs[0], "completed")["exit_code"] == 0
         assert daemon.wait_for_state(jobs[1], "dead")["exit_code"] == 7
-        assert [len(wire.history(job)) for job in jobs] == [1, 1]
+        wait_for(lambda: {wire.state(job) for job in more} == {"completed"}, "all that was stored has run")
+        assert wire.call("cancel", select={"ids": [victim]})["jobs"] == [victim]
+        assert wire.call("retry", select={"ids": [jobs[1]]})["jobs"] == [jobs[1]]
+        assert daemon.wait_for_state(jobs[1], "dead")["attempts"] == 2
+        assert refusal_of(wire) == "disk_full"
+        (problem,) = [text for text in wire.call("status")["problems"] if "disk" in text]
+        assert str(state) in problem
+
+        ballast.unlink()
+
+        wait_for(lambda: refusal_of(wire) is None, "jobs are taken again")
+        assert not [text for text in wire.call("status")["problems"] if "disk" in text]
+        assert (state / "reserve").stat().st_blocks * 512 == SIZE // 8
+    assert daemon.pid == pid
+    assert daemon.stop() == 0
+    events = [line["event"] for line in daemon.log_lines()]
+    assert (events.count("store.full"), events.count("store.space")) == (1, 1)
+
+
+def test_when_nothing_at_all_can_be_written_a_result_waits_until_there_is_space(
+    daemon: LiveDaemon, home: Path, state: Path, gate: Gate
+) -> None:
+    with daemon.wire() as wire:
+        job = wire.enqueue(f"{gate.wait()}; touch {home / 'over'}; exit 7", max_retries=0)
+        wait_for(lambda: wire.history(job)[-1:], "the job runs")
+        pid = daemon.pid
+        ballast = fill(state, wire)
+        with ballast.open("ab", buffering=0) as file:
+            # Somebody else is faster than the daemon, whatever it gives up.
+            (state / "reserve").write_bytes(b"")
+            take_all(file)
+            gate.open()
+            wait_for((home / "over").exists, "the command has ended")
+            assert refusal_of(wire) == "disk_full"
+
+        ballast.unlink()
+
+        assert daemon.wait_for_state(job, "dead")["exit_code"] == 7
+        assert wire.history(job)[-1]["number"] == 1
         wait_for(lambda: refusal_of(wire) is None, "jobs are taken again")
     assert daemon.pid == pid
     assert daemon.stop() == 0
+
+
+def test_a_daemon_starts_on_a_full_disk_and_records_what_ended_meanwhile(
+    daemon: LiveDaemon, home: Path, state: Path, gate: Gate
+) -> None:
+    with daemon.wire() as wire:
+        job = wire.enqueue(f"{gate.wait()}; touch {home / 'over'}; exit 7", max_retries=0)
+        wait_for(lambda: wire.history(job)[-1:], "the job runs")
+        ballast = fill(state, wire)
+        with ballast.open("ab", buffering=0) as file:
+            take_all(file)
+    daemon.kill()
+    gate.open()
+    wait_for((home / "over").exists, "the command has ended")
+
+    daemon.start()
+
+    assert daemon.wait_for_state(job, "dead")["exit_code"] == 7
+    with daemon.wire() as wire:
+        assert refusal_of(wire) == "disk_full"
+        ballast.unlink()
+        wait_for(lambda: refusal_of(wire) is None, "jobs are taken again")
 
 
 def test_a_daemon_that_is_killed_comes_back_on_a_full_disk_with_all_that_it_acknowledged(

@@ -1,0 +1,1 @@
+"""What `queuectld db` does, without a daemon."""
