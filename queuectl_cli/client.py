@@ -37,9 +37,9 @@ class Client:
         self.line_limit = LINE_LIMIT
         self.greeting: Message = {}
 
-    def greet(self, token: str | None = None) -> None:
+    def greet(self, token: str | None, patience: float) -> None:
         """Read the server's first line, and say who we are where that is needed. Raises `CliError`."""
-        self.greeting = self.receive(GREETING_PATIENCE)
+        self.greeting = self.receive(patience)
         if "error" in self.greeting:
             settle(self.greeting)
         spoken = self.greeting.get("protocol")
@@ -201,28 +201,29 @@ def settle(message: Message) -> Message:
     return answer
 
 
-def connect(target: Target, token: str | None = None) -> Client:
+def connect(target: Target, token: str | None = None, patience: float | None = None) -> Client:
     """Connect and greet. Raises `CliError` that tells apart what is wrong."""
+    patience = patience or GREETING_PATIENCE
     try:
-        connection = _open(target)
+        connection = _open(target, patience)
     except OSError as error:
         from queuectl_cli.unreachable import explain  # noqa: PLC0415  (only where nobody answers)
 
         raise explain(error, target) from None
     client = Client(connection, target)
     try:
-        client.greet(token)
+        client.greet(token, patience)
     except CliError:
         client.close()
         raise
     return client
 
 
-def _open(target: Target) -> socket.socket:
+def _open(target: Target, patience: float) -> socket.socket:
     if target.path is None:
-        return socket.create_connection((target.host, target.port), GREETING_PATIENCE)
+        return socket.create_connection((target.host, target.port), patience)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(GREETING_PATIENCE)
+    connection.settimeout(patience)
     try:
         if len(os.fsencode(target.path)) <= _PATH_LIMIT:
             connection.connect(target.path)

@@ -55,7 +55,7 @@ def start_instead(app: Caller, target: Target, error: UnreachableError) -> Clien
         raise error
     client, ours = start(app, target)
     if ours:
-        app.say(_greeting(client))
+        app.say(greeting(client))
     return client
 
 
@@ -72,7 +72,8 @@ def why_not(target: Target) -> str | None:
     return None
 
 
-def _greeting(client: Client) -> str:
+def greeting(client: Client) -> str:
+    """Say that a daemon was started, with how many workers, and how many jobs it found."""
     status = client.request("status")
     waiting = status["states"].get("pending", 0) + status["states"].get("failed", 0)
     rest = f", {plural(waiting)} waiting from last time" if waiting else ""
@@ -107,24 +108,37 @@ def start(app: Caller, target: Target) -> tuple[Client, bool]:
 
 def check(app: Caller) -> None:
     """See whether a daemon could start with what it is configured to. Raises `CliError` with what it said."""
-    checked = subprocess.run(  # noqa: S603  (our own daemon)
-        [*_command(app), "--check"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        cwd="/",
-        env=_environment(),
-        timeout=START_PATIENCE,
-        check=False,
-    )
-    if checked.returncode:
-        said = checked.stderr.decode(errors="replace").splitlines()
+    code, said = examine(app)
+    if code:
         raise CliError(
-            f"the next queuectld could not start (exit {checked.returncode})",
+            f"the next queuectld could not start (exit {code})",
             *_for_people(said),
             "The one that runs was left alone.",
             code="cannot_start",
-            status=_status(checked.returncode),
+            status=_status(code),
         )
+
+
+def examine(app: Caller, config: str | None = None) -> tuple[int, list[str]]:
+    """Have the program of the daemon check itself and its configuration, that in `config` if it is not the usual one.
+
+    Return its exit code, and the lines that it said about what is wrong. Raises `CliError` if that takes too long.
+    """
+    try:
+        checked = subprocess.run(  # noqa: S603  (our own daemon)
+            [*_command(app), *(["--config", config] if config else []), "--check"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd="/",
+            env=_environment(),
+            timeout=START_PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise CliError(
+            f"the check of queuectld did not end within {START_PATIENCE:g} s", code="cannot_start", status=69
+        ) from None
+    return checked.returncode, checked.stderr.decode(errors="replace").splitlines()
 
 
 def _spawn(app: Caller, log: int) -> subprocess.Popen[bytes]:

@@ -35,6 +35,7 @@ TABLE: Final = {
     "ping": Entry("Daemon", "status:ping", "See whether the daemon answers."),
     "version": Entry("Daemon", "status:version", "Versions of both sides."),
     "daemon": Entry("Daemon", "daemon:daemon", "Start and stop the daemon."),
+    "doctor": Entry("Daemon", "doctor:doctor", "Look whether everything is as it has to be."),
     "config": Entry("Daemon", "config:config", "Read and change the configuration."),
     "help": Entry("More", "help:help_", "Explain a command or a topic."),
 }
@@ -53,7 +54,7 @@ Examples:
   queuectl list --state failed
   queuectl dlq retry job1
 
-Topics: queuectl help enqueue | selectors | time | output | exit-codes | environment
+Topics: queuectl help enqueue | selectors | time | output | exit-codes | limits | environment | restarts
 """
 
 

@@ -79,9 +79,12 @@ class App:
                 raise
             return self._start(self, target, error)
 
-    def open(self, target: Target) -> Client:
-        """Return a connection to `target`, closed at the latest when the command ends. Raises `CliError`."""
-        client = connect(target, self.token(target))
+    def open(self, target: Target, patience: float | None = None) -> Client:
+        """Return a connection to `target`, closed at the latest when the command ends. Raises `CliError`.
+
+        The daemon has to greet within `patience` seconds, where that is not as long as usual.
+        """
+        client = connect(target, self.token(target), patience)
         self._clients.append(client)
         return client
 

@@ -13,6 +13,7 @@ TIMED_OUT: Final = 124
 # Our patience ran out, and the job goes on.
 GOES_ON: Final = 75
 _TERM: Final = 143
+_TOLD_TO_END: Final = frozenset({"out_of_memory", "cpu_limit", "output_limit"})
 
 
 def exit_code(job: Mapping[str, Any]) -> int:
@@ -20,13 +21,13 @@ def exit_code(job: Mapping[str, Any]) -> int:
     if not job.get("ran", True):
         return OURS
     match job.get("reason"):
-        case "timeout":
+        case "timeout" | "silent":
             return TIMED_OUT
         case "lost" | "interrupted" | "host_error":
             return OURS
     if job.get("signal") is not None:
         return 128 + int(job["signal"])
-    if job["state"] == "cancelled":
+    if job["state"] == "cancelled" or job.get("reason") in _TOLD_TO_END:
         # A command that ends well when it is told to end has not succeeded.
         return int(job.get("exit_code") or _TERM)
     code = job.get("exit_code")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -16,6 +16,8 @@ from queuectl_cli.render import plural
 from queuectld.protocol.words import STATES
 
 F = TypeVar("F", bound=Callable[..., Any])
+# Jobs of one page.
+_PAGE: Final = 1000
 _NAMES = ("ids", "queue", "state", "failed", "tags", "owner", "since", "until", "ended_since", "command", "exit_code")
 
 
@@ -125,6 +127,22 @@ def last(client: Client) -> str:
     if not page["jobs"]:
         raise RefusedError({"code": "no_such_job", "message": "there is no last job: you have none"})
     return str(page["jobs"][0]["id"])
+
+
+def pages(
+    client: Client, select: Mapping[str, Any], *, limit: int | None = None, newest_first: bool = False
+) -> Iterator[Message]:
+    """Yield jobs, page by page; at most `limit`."""
+    after = None
+    while limit is None or limit > 0:
+        size = _PAGE if limit is None else min(_PAGE, limit)
+        page = client.request("list", select=select, after=after, limit=size, reverse=newest_first or None)
+        yield from page["jobs"]
+        after = page.get("next")
+        if after is None:
+            return
+        if limit is not None:
+            limit -= len(page["jobs"])
 
 
 def bulk(

@@ -7,13 +7,14 @@ import os
 import time
 from binascii import b2a_base64, hexlify
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from queuectl_cli.client import Client, Message
-from queuectl_cli.errors import LostError, RefusedError, UnreachableError, UsageError
+from queuectl_cli.errors import LostError, RefusedError, UsageError
 from queuectl_cli.forms import Job, Line
 from queuectl_cli.options import App
+from queuectl_cli.reconnect import come_back
 
 # Jobs of one request: a transaction that others wait for no longer than some 50 ms.
 BATCH: Final = 2_000
@@ -23,7 +24,7 @@ WINDOW: Final = 4
 _PIECE: Final = 600_000
 # Larger inputs do not go inside the job.
 _INLINE: Final = 100_000
-_PAUSES: Final = (0.1, 0.2, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0)
+_UNKNOWN: Final = ("What was not acknowledged may have been stored all the same:  queuectl list",)
 # Errors that are about the one job of a request, not about the daemon.
 _OF_JOB: Final = frozenset(
     {
@@ -96,6 +97,8 @@ class Sender:
     def __init__(self, app: App, client: Client, source: Mapping[str, Any], *, dry_run: bool = False) -> None:
         self._app = app
         self.client = client
+        # Waits while the daemon is away.
+        self.pause: Callable[[float], None] = time.sleep
         # What the daemon said of the first jobs of many: the others would only hear of those before them.
         self.warnings: list[str] | None = None
         self._fixed = b'"submission":' + pack(source) + (b',"dry_run":true' if dry_run else b"")
@@ -111,16 +114,8 @@ class Sender:
         return b'"jobs":[%s],%s,%s' % (b",".join(jobs), self._fixed, rest)
 
     def again(self, lost: LostError) -> None:
-        """Connect once more. Raises `lost` if nobody is there."""
-        self.client.close()
-        for pause in _PAUSES:
-            try:
-                self.client = self._app.open(self._app.target())
-            except UnreachableError:
-                time.sleep(pause)
-            else:
-                return
-        raise lost
+        """Connect once more. Raises `CliError` if nobody comes back."""
+        self.client = come_back(self._app, self.client, lost, pause=self.pause, advice=_UNKNOWN, start=True)
 
     def submit(self, jobs: Sequence[Job], inputs: Mapping[str, bytes], **fields: Any) -> Message:
         """Store a few jobs in one request. Raises `RefusedError`."""

@@ -8,13 +8,12 @@ import click
 
 from queuectl_cli.client import Client
 from queuectl_cli.commands.change import report, retry_options
-from queuectl_cli.commands.listing import pages
 from queuectl_cli.commands.show import detail, print_details
 from queuectl_cli.errors import RefusedError
 from queuectl_cli.group import Group
 from queuectl_cli.options import App, common, confirmation
 from queuectl_cli.render import Column, Output, Row, command_of, exit_of, plain, plural
-from queuectl_cli.selection import bulk, resolve_last, selector, selector_options, take
+from queuectl_cli.selection import bulk, pages, resolve_last, selector, selector_options, take
 
 
 @click.group(cls=Group, default=lambda _args: "list")

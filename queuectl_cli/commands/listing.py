@@ -12,9 +12,8 @@ from queuectl_cli.client import Client, Message
 from queuectl_cli.errors import UsageError
 from queuectl_cli.options import App, common
 from queuectl_cli.render import Column, Output, Row, command_of, exit_of, plain, plural
-from queuectl_cli.selection import resolve_last, selector, selector_options, take
+from queuectl_cli.selection import pages, resolve_last, selector, selector_options, take
 
-_PAGE: Final = 1000
 _ON_A_TERMINAL: Final = 100
 # Words of `waiting` that say until when.
 _UNTIL: Final = {"not_due": "not due", "retry_wait": "retry"}
@@ -62,22 +61,6 @@ def _why(job: Row, output: Output) -> str:
     if job["state"] in {"dead", "cancelled"}:
         return plain(job.get("error") or job.get("reason") or "")
     return ""
-
-
-def pages(
-    client: Client, select: Mapping[str, Any], *, limit: int | None = None, newest_first: bool = False
-) -> Iterator[Message]:
-    """Yield jobs, page by page; at most `limit`."""
-    after = None
-    while limit is None or limit > 0:
-        size = _PAGE if limit is None else min(_PAGE, limit)
-        page = client.request("list", select=select, after=after, limit=size, reverse=newest_first or None)
-        yield from page["jobs"]
-        after = page.get("next")
-        if after is None:
-            return
-        if limit is not None:
-            limit -= len(page["jobs"])
 
 
 @click.command

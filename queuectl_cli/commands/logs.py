@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Generator
 from typing import Any
 
 import click
 
 from queuectl_cli.client import Client, Message
-from queuectl_cli.errors import CliError, LostError, UsageError
+from queuectl_cli.errors import CliError, UsageError
 from queuectl_cli.options import App, common
 from queuectl_cli.outcome import exit_code, exit_code_of_all
+from queuectl_cli.reconnect import resumed, stopped
 from queuectl_cli.render import Output
 from queuectl_cli.selection import last, past_instant
-from queuectl_cli.tailing import Event, Place, come_back, content, interrupted, missing, write_all
+from queuectl_cli.tailing import Event, Places, content, is_mark, missing, write_all
 
 
 def attempt(text: str) -> int | str:
@@ -106,35 +108,31 @@ def _files(client: Client, name: str, which: int | str | None) -> list[Message]:
 
 
 def _copy(app: App, client: Client, usual: dict[str, Any]) -> list[Message]:
-    place = Place()
+    places = Places(usual)
     writer = _writer(app, usual["jobs"])
+    pieces = _pieces(client, places)
+    if "follow" in usual:
+        pieces = resumed(app, client, lambda client: _pieces(client, places))
     while True:
         try:
-            # With several jobs there is no one place to go on from.
-            answer = _stream(app, client, place.request(usual) if len(usual["jobs"]) == 1 else usual, place, writer)
-            if answer.get("stopped"):
-                raise LostError("the daemon ended the stream", code="connection_lost")
-            return list(answer["jobs"])
-        except CliError as error:
-            if not (usual.get("follow") and len(usual["jobs"]) == 1 and interrupted(error)):
-                raise
-            client = come_back(app, client, error)
-
-
-def _stream(app: App, client: Client, fields: dict[str, Any], place: Place, writer: _Writer) -> Message:
-    events = client.stream("logs", **fields)
-    while True:
-        try:
-            event = next(events)
+            event = next(pieces)
         except StopIteration as end:
             writer.end()
-            answer: Message = end.value
-            return answer
+            finished: list[Message] = end.value
+            return finished
         if note := missing(event):
             app.say(note)
         data = content(event)
-        writer.write(event, data)
-        place.passed(event, len(data))
+        if not is_mark(event):
+            writer.write(event, data)
+        places.passed(event, len(data))
+
+
+def _pieces(client: Client, places: Places) -> Generator[Event, None, list[Message]]:
+    answer = yield from client.stream("logs", **places.request())
+    if answer.get("stopped"):
+        raise stopped()
+    return list(answer["jobs"])
 
 
 class _Writer:

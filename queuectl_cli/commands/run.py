@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from queuectl_cli.attached import Attached, Signals
+from queuectl_cli.attached import Attached
 from queuectl_cli.client import Message
 from queuectl_cli.commands.enqueue import due, jobs_of, sender_for, submit_one
 from queuectl_cli.errors import UsageError
@@ -20,6 +20,7 @@ from queuectl_cli.jobflags import duration, job_fields, job_options
 from queuectl_cli.options import App, common
 from queuectl_cli.outcome import exit_code, in_words
 from queuectl_cli.render import Output
+from queuectl_cli.signals import Signals
 
 # Not the docstring: click wants the backspace itself in front of lines that stay as they are.
 _HELP = """Add a job, show its output, and exit as it does.
@@ -58,6 +59,7 @@ def run(
         _leave(app, job, submit_one(app, sender, job, inputs), flags["tz"])
         return
     with Signals(signal.SIGINT, signal.SIGTERM) as signals:
+        sender.pause = signals.pause
         added = submit_one(app, sender, job, inputs)
         lend = os.environ.get("QUEUECTL_ATTEMPT_TOKEN")
         attached = Attached(app, sender.client, added["id"], signals, lend=lend, until=until)

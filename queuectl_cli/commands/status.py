@@ -13,6 +13,8 @@ from queuectl_cli.options import App, common
 from queuectl_cli.render import Output, paint, plural
 from queuectld.protocol.words import PROTOCOL, STATES, VERSION
 
+# Seconds by which a daemon keeps clients waiting who notice it.
+LATE: Final = 0.5
 _STOPPED: Final = "no workers, so nothing runs:  queuectl worker start"
 
 
@@ -62,7 +64,7 @@ def status(app: App) -> None:
         output.document(found)
         return
     output.lines([*_head(found), "", *_states(found), *_queues(found)])
-    if problems := found["problems"]:
+    if problems := [*found["problems"], *_lateness(found)]:
         output.lines(["", *(paint(f"! {problem}", "31") for problem in problems)])
 
 
@@ -76,6 +78,7 @@ def _head(found: Message) -> list[str]:
         f"at {where}",
         f"{found['workers']} of {plural(found['limit'], 'worker')}" if found["limit"] else _STOPPED,
     ]
+    lines.extend(_isolation(found))
     if found["oldest_waiting"] is not None:
         lines.append(f"the oldest job that could run waits for {format_duration(found['oldest_waiting'])}")
     if found["next_due"]:
@@ -83,6 +86,22 @@ def _head(found: Message) -> list[str]:
 
         lines.append(f"the next job is due {distance(epoch(found['next_due']) - time.time())}")
     return lines
+
+
+def _isolation(found: Message) -> list[str]:
+    isolation = found.get("isolation")
+    if isolation is None:
+        return []
+    if isolation["cgroup"] is None:
+        return [f"jobs are held together by process group, session and subreaper; no cgroups: {isolation['reason']}"]
+    held = f" ({', '.join(isolation['controllers'])})" if isolation["controllers"] else ""
+    return [f"each attempt has a cgroup of its own{held}"]
+
+
+def _lateness(found: Message) -> list[str]:
+    """Say that the daemon is late now; that it once was is in what `doctor` says."""
+    lag = found["loop"]["lag"] if "loop" in found else 0.0
+    return [f"the daemon is late by {lag:.1f} s: the host or its disk is overloaded"] if lag > LATE else []
 
 
 def _states(found: Message) -> list[str]:

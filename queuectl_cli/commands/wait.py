@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-import select
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from queuectl_cli.client import Client, Message, settle
-from queuectl_cli.errors import CliError, LostError, UsageError
+from queuectl_cli.client import Message
+from queuectl_cli.errors import UsageError
 from queuectl_cli.group import FamilyCommand
 from queuectl_cli.jobflags import duration
 from queuectl_cli.options import App, common
-from queuectl_cli.outcome import GOES_ON, exit_code, exit_code_of_all
+from queuectl_cli.outcome import exit_code, exit_code_of_all
 from queuectl_cli.progress import Progress
 from queuectl_cli.render import Column, Output, exit_of, plain, plural
 from queuectl_cli.selection import known_states, resolve_last, selector, selector_options
-from queuectl_cli.tailing import come_back, interrupted
+from queuectl_cli.waiting import Waiting
 from queuectld.protocol.words import FINAL_STATES, STATES
 
 COLUMNS = (
@@ -53,7 +52,8 @@ def wait(app: App, /, *, any_: bool, fail_fast: bool, for_: tuple[str, ...], **g
         "fail_fast": fail_fast or None,
         "lend": os.environ.get("QUEUECTL_ATTEMPT_TOKEN"),
     }
-    jobs = _wait(app, client, fields, until)
+    with Progress(app, "wait") as progress:
+        jobs = Waiting(app, fields, until, progress).follow(client)
     if app.for_programs or len(jobs) > 1:
         Output(app).rows(jobs, COLUMNS)
     one = bool(jobs) and len(select_.get("ids", ())) == 1 and len(select_) == 1
@@ -61,48 +61,6 @@ def wait(app: App, /, *, any_: bool, fail_fast: bool, for_: tuple[str, ...], **g
     if states:
         raise click.exceptions.Exit(0 if all(job["state"] in states for job in jobs) else 1)
     raise click.exceptions.Exit(exit_code(jobs[0]) if one else exit_code_of_all(jobs))
-
-
-def _wait(app: App, client: Client, fields: dict[str, Any], until: float | None) -> list[Message]:
-    total = client.request("count", select=fields["select"], patience=None)["total"]
-    with Progress(app, "wait", total) as progress:
-        while True:
-            try:
-                return _once(app, client, fields, until, progress)
-            except CliError as error:
-                if not interrupted(error):
-                    raise
-                client = come_back(app, client, error)
-
-
-def _once(app: App, client: Client, fields: dict[str, Any], until: float | None, progress: Progress) -> list[Message]:
-    number = client.send("wait", **fields)
-    # The answer names only so many.
-    told: list[Message] = []
-    while True:
-        while (message := client.take()) is None:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                progress.clear()
-                _give_up(app)
-            # Wakes for the bar, too.
-            if select.select([client], [], [], 1.0 if left is None else min(left, 1.0))[0]:
-                client.fill()
-            progress.show(f"{len(told):,} of {progress.total:,} over", len(told))
-        if message.get("id") == number and "event" in message:
-            told.append(message["event"])
-            last = message["event"].get("id", "")
-            progress.show(f"{len(told):,} of {progress.total:,} over, the last one {last}", len(told))
-        elif message.get("id") == number:
-            answer = settle(message)
-            if answer.get("stopped"):
-                raise LostError("the daemon ended the wait; it is stopping", code="connection_lost")
-            return max(told, list(answer["jobs"]), key=len)
-
-
-def _give_up(app: App) -> NoReturn:
-    app.say("queuectl: still not over")
-    raise click.exceptions.Exit(GOES_ON)
 
 
 def _summary(app: App, jobs: list[Message], *, one: bool) -> None:

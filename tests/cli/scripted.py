@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
+from pathlib import Path
 from typing import Any
 
 from queuectld.protocol.reading import decode_request
 from queuectld.protocol.words import VERSION
+from tests.system.waiting import wait_for
 
 GREETING = {
     "queuectld": VERSION,
@@ -128,6 +131,8 @@ STATUS = {
     "next_due": None,
     "oldest_waiting": 2.0,
     "problems": [],
+    "isolation": {"cgroup": "/sys/fs/cgroup/queuectl.9f1c", "controllers": ["memory"], "reason": None},
+    "loop": {"lag": 0.0, "max_lag": 0.001, "stalls": 0},
     "connections": 1,
 }
 DETAIL = {
@@ -195,25 +200,57 @@ class FakeDaemon:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        # Bytes that are sent yet, on whatever connection, before the line is cut off and the connection with it; then
+        # it `comes_back` and sends all that there is, or no more than that.
+        self.budget: int | None = None
+        self.comes_back = True
+        self.sent = 0
+        # What had been sent after each line.
+        self.ends: list[int] = []
         self.greeting: dict[str, Any] = dict(GREETING)
-        self.answers = dict(ANSWERS)
+        self.answers = {**ANSWERS, "reexec": self._reexec}
         self.requests: list[dict[str, Any]] = []
         self.faults: list[str] = []
+        self._open: set[socket.socket] = set()
+        self.start()
+
+    def start(self) -> None:
+        """Listen, for the first time or anew."""
+        Path(self.path).unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(path)
+        self._listener.bind(self.path)
         self._listener.listen(8)
         self._stopping = False
         self._thread = threading.Thread(target=self._accept)
         self._thread.start()
 
+    def go(self, *, clean: bool) -> None:
+        """Go away: `clean`, and take the socket along, or as one that is killed."""
+        if clean:
+            Path(self.path).unlink()
+        self.close()
+        for connection in tuple(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def of(self, op: str) -> list[dict[str, Any]]:
         return [request for request in self.requests if request["op"] == op]
 
+    def settle(self) -> None:
+        """Wait until all that was said to those who have left is dealt with."""
+        wait_for(lambda: not self._open)
+
     def close(self) -> None:
+        if self._stopping:
+            return
         self._stopping = True
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(10)
+
+    def _reexec(self, _request: dict[str, Any]) -> list[Any]:
+        self.answers["status"] = {"ok": {**STATUS, "started_at": "2026-12-01T09:00:01Z"}}
+        return [{"ok": {}}, HANG_UP]
 
     def _accept(self) -> None:
         while not self._stopping:
@@ -221,17 +258,34 @@ class FakeDaemon:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
+            self._open.add(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as lines:
-            try:
-                connection.sendall(json.dumps(self.greeting).encode() + b"\n")
-                for line in lines:
-                    if not self._answer(connection, line):
-                        return
-            except OSError:
-                return
+        with connection, connection.makefile("rb") as lines, contextlib.suppress(OSError):
+            self._send(connection, self.greeting)
+            for line in lines:
+                if not self._answer(connection, line):
+                    break
+        self._open.discard(connection)
+
+    def _send(self, connection: socket.socket, message: dict[str, Any]) -> None:
+        """Send a line, or what of it may be sent. Raises `ConnectionError` then."""
+        line = json.dumps(message).encode() + b"\n"
+        self.sent += len(line)
+        self.ends.append(self.sent)
+        if self.budget is None:
+            connection.sendall(line)
+            return
+        left, self.budget = self.budget, self.budget - len(line)
+        if left >= len(line):
+            connection.sendall(line)
+            return
+        # Once only: the next one is whole again.
+        self.budget = None if self.comes_back else 0
+        connection.sendall(line[: max(0, left)])
+        connection.shutdown(socket.SHUT_RDWR)
+        raise ConnectionError
 
     def _answer(self, connection: socket.socket, line: bytes) -> bool:
         request = json.loads(line)
@@ -246,7 +300,7 @@ class FakeDaemon:
             if message is HANG_UP:
                 connection.shutdown(socket.SHUT_RDWR)
                 return False
-            connection.sendall(json.dumps({"id": request["id"], **message}).encode() + b"\n")
+            self._send(connection, {"id": request["id"], **message})
         return True
 
 

@@ -329,6 +329,10 @@ def test_a_bulk_change_needs_a_yes_where_nobody_can_be_asked(line, daemon, call)
         ({"state": "completed", "exit_code": 3}, 3),
         ({"state": "dead", "exit_code": None, "signal": 9, "reason": "signalled"}, 137),
         ({"state": "dead", "exit_code": None, "signal": 15, "reason": "timeout"}, 124),
+        ({"state": "dead", "exit_code": 0, "reason": "silent"}, 124),
+        ({"state": "dead", "exit_code": None, "signal": 9, "reason": "out_of_memory"}, 137),
+        ({"state": "dead", "exit_code": 0, "reason": "cpu_limit"}, 143),
+        ({"state": "dead", "exit_code": 3, "reason": "output_limit"}, 3),
         ({"state": "dead", "exit_code": 127, "reason": "not_started"}, 127),
         ({"state": "dead", "exit_code": None, "reason": "lost"}, 125),
         ({"state": "dead", "exit_code": None, "signal": 9, "reason": "interrupted"}, 125),
@@ -415,7 +419,7 @@ def test_run_goes_on_from_where_it_was_after_a_restart_of_the_daemon(daemon, cal
     assert (called.status, called.out) == (0, "one\ntwo\nthree\n")
     first, second = daemon.of("logs")
     assert first["attempt"] == "all"
-    assert (second["attempt"], second["offset"]) == (1, 8)
+    assert second["places"] == [{"job": "job1", "attempt": 1, "offset": 8}]
 
 
 def test_run_does_not_retry_unless_asked_and_lends_its_worker(daemon, call, monkeypatch):

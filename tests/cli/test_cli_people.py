@@ -15,6 +15,8 @@ from queuectld.domain.durations import parse_duration
 from queuectld.domain.sizes import parse_size
 from tests.cli.scripted import DETAIL, SETTING, STATUS, finished, job
 
+LIMITS = {"memory": 512 << 20, "cpu": 3600.0, "files": 64, "output": 1 << 20, "output_action": "end"}
+
 
 @pytest.fixture
 def in_berlin(monkeypatch):
@@ -69,20 +71,23 @@ def test_an_amount_of_bytes_is_shown_exactly(count):
 def show(daemon, call, *words, spec=None, **fields):
     daemon.answers["get"] = {"ok": {**DETAIL, "job": job(**fields), "spec": {"command": "x", **(spec or {})}}}
     lines = call("show", "job1", *words).out.splitlines()
-    return {line[:12].strip(): line[12:].strip() for line in lines if line[:1] != " "}
+    width = lines[0].index("job1")
+    return {line[:width].strip(): line[width:].strip() for line in lines if line[:1] != " "}
 
 
 def test_show_writes_what_a_job_asks_for_as_its_flags_do(daemon, call):
     shown = show(
         daemon,
         call,
-        spec={"umask": 0o22, "timeout": 90.0, "no_retry_on": [2, "timeout"], "limits": {"output": 1 << 20}},
+        spec={"umask": 0o22, "timeout": 90.0, "no_retry_on": [2, "timeout"], "limits": LIMITS, "silent_timeout": 300.0},
     )
 
     assert shown["Umask"] == "0022"
     assert shown["Timeout"] == "1m 30s"
     assert shown["No retry on"] == "2, timeout"
-    assert shown["Output limit"] == "1 MiB"
+    assert shown["Silent timeout"] == "5m"
+    assert (shown["Memory limit"], shown["Cpu limit"], shown["Files limit"]) == ("512 MiB", "1h", "64")
+    assert shown["Output limit"] == "1 MiB, more ends it"
 
 
 def test_show_names_the_variables_that_were_set_without_their_values(daemon, call):

@@ -10,7 +10,7 @@ import pytest
 
 from queuectl_cli.commands.help import topics
 from queuectl_cli.main import TABLE, make_cli
-from queuectld.domain.spec import JobSpec, decode_spec
+from queuectld.domain.spec import JobSpec, Limits, decode_spec
 from queuectld.protocol.words import OPERATIONS
 
 COMMAND_LINES = [
@@ -84,6 +84,8 @@ COMMAND_LINES = [
     "daemon stop",
     "daemon stop --leave",
     "daemon start",
+    "daemon reexec",
+    "doctor",
 ]
 
 
@@ -132,7 +134,9 @@ FLAGS = [
     ("--no-retry-on 2,timeout", "no_retry_on", [2, "timeout"]),
     ("--rerun never", "rerun", "never"),
     ("--timeout 5m", "timeout", 300.0),
+    ("--silent-timeout 5m", "silent_timeout", 300.0),
     ("--kill-after 1s", "kill_after", 1.0),
+    ("--leftovers keep", "leftovers", "keep"),
     ("--shell /bin/bash", "shell", "/bin/bash"),
     ("--cwd /tmp/../tmp", "cwd", "/tmp"),
     ("--env A=b=c --env EMPTY=", "env", {"A": "b=c", "EMPTY": ""}),
@@ -141,6 +145,8 @@ FLAGS = [
     ("--umask 022", "umask", 0o022),
     ("--nice 10", "nice", 10),
     ("--limit-output 64M", "limits", {"output": 64 << 20}),
+    ("--limit-memory 512M --limit-cpu 30s", "limits", {"memory": 512 << 20, "cpu": 30.0}),
+    ("--limit-files 64 --limit-output-action end", "limits", {"files": 64, "output_action": "end"}),
     ("--tag a=1 --tag b=2", "tags", {"a": "1", "b": "2"}),
     ("--note 'by hand'", "note", "by hand"),
 ]
@@ -164,6 +170,8 @@ def test_every_field_of_a_job_has_a_flag(daemon, call, stdin):
     for request in daemon.of("enqueue"):
         given |= set(request["jobs"][0])
     assert given >= {field.encode_name for field in msgspec.structs.fields(JobSpec)}
+    limits = {name for _, field, value in FLAGS if field == "limits" for name in value}
+    assert limits == {field.encode_name for field in msgspec.structs.fields(Limits)}
 
 
 def test_an_input_that_is_large_goes_ahead_in_pieces(daemon, call, tmp_path):

@@ -1,0 +1,1 @@
+"""What `queuectl doctor` looks at."""
