@@ -1,181 +1,194 @@
-"""One run of the daemon: everything put together, in the order in which it may begin, and taken apart again."""
+"""One run of the daemon: its parts in the order in which they may begin, and taken apart again."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import random
 import signal
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
 
 import structlog
 
-from queuectld.config import Holder, Loaded
-from queuectld.errors import BadConfigError, QueueCTLError
-from queuectld.host.file_limit import FileLimit, raise_file_limit
-from queuectld.host.ledger import Ledger
-from queuectld.host.state_dir import StateDir
-from queuectld.log import Log
-from queuectld.server.desk import Desk, Facts
-from queuectld.server.server import Server
-from queuectld.service.hub import Hub
-from queuectld.service.run_spec import Account, account
-from queuectld.store.sqlite import open_store
-from queuectld.supervisor.files import StateFiles
-from queuectld.supervisor.janitor import Janitor
-from queuectld.supervisor.linux import LinuxMachine
-from queuectld.supervisor.records import Records
-from queuectld.supervisor.supervisor import Supervisor
-from queuectld.supervisor.world import World
+from queuectld import exits
+from queuectld.errors import BadConfigError, DrainingError, QueueCTLError, StoreDamagedError
+from queuectld.host.children import Children
+from queuectld.host.handover import Handover
+from queuectld.host.renewal import check_successor
+from queuectld.host.threads import ready_threads, threads_needed
+from queuectld.parts import Context, Parts, assemble
+from queuectld.server.server import Inherited
+from queuectld.upkeep.verdict import is_damaged
 
 log = structlog.get_logger()
 
-EXIT_OK: Final = 0
-EXIT_IO: Final = 74
+# What waits for disks and for /proc: readings of workers, rescues, inputs, removals.
+_THREADS: Final = 6
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
+# Blocked from the end of one program until the next one in the same process can act on them.
+_HELD: Final = (*_STOP, signal.SIGHUP)
 
 
-class Context(NamedTuple):
-    """What a run of the daemon is given. `reload` reads the configuration again and raises `BadConfigError`."""
+# What the service manager is asked for: seconds until the next time we ask, and for the very end.
+_TO_THE_FIRST_BEAT: Final = 30.0
+_TO_CLOSE: Final = 60.0
 
-    state: StateDir
-    holder: Holder
-    # Where to listen if nothing else is configured.
-    socket: str
-    environ: Mapping[str, str]
-    log: Log
-    reload: Callable[[], Loaded]
+
+class Successor(NamedTuple):
+    """The program that is installed now has to take over: what it gets, and signals that came too late for us."""
+
+    handover: Handover
+    signals: tuple[int, ...]
 
 
 class Daemon:
     """The parts and their order. Belongs to the loop that runs it."""
 
     def __init__(self, context: Context) -> None:
+        """Raises `StoreError`, and `QueueCTLError` if the host has no threads for us."""
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._fatal: QueueCTLError | None = None
-        self._hub = Hub()
-        context.holder.listen(lambda config: context.log.set_level(config.log_level))
-        self._ledger = Ledger(
-            open_store(context.state.database),
-            publish=self._hub.publish,
-            on_fatal=self._on_fatal,
-            path=context.state.database,
-        )
-        self._socket = context.holder.config.socket or context.socket
-        me = account(os.geteuid(), context.environ)
-        files = raise_file_limit()
-        world = self._world(me, files)
-        records = Records(self._ledger, context.holder, boot_id=world.machine.boot_id, clock=time.time)
-        self._supervisor = Supervisor(records, self._hub, context.holder, world)
-        self._janitor = Janitor(self._ledger, context.holder, context.state.output, clock=time.time)
-        self._server = Server(self._desk(me), clients=files.clients)
+        # From the moment on at which we gave up for another program.
+        self._given_up: Inherited | None = None
+        self._late: list[int] = []
+        self._ready = False
+        self._children = Children()
+        # What goes on beside, and ends when we do.
+        self._tasks: set[asyncio.Task[None]] = set()
+        with threads_needed():
+            self._loop.set_default_executor(ready_threads(_THREADS, "host"))
+            self._parts: Parts = assemble(context, on_fatal=self._on_fatal, reexec=self._reexec)
 
-    def _world(self, me: Account, files: FileLimit) -> World:
-        state, store = self._context.state, self._ledger.uuid
-        # Ours, or those of a job that started us, are not for the jobs that we run.
-        environ = {name: value for name, value in self._context.environ.items() if not name.startswith("QUEUECTL")}
-        return World(
-            machine=LinuxMachine(state, store, environ=environ, files=files),
-            files=StateFiles(state, store),
-            store=store,
-            output=str(state.output),
-            account=me,
-            clock=time.time,
-        )
-
-    def _desk(self, me: Account) -> Desk:
-        return Desk(
-            ledger=self._ledger,
-            control=self._supervisor,
-            hub=self._hub,
-            holder=self._context.holder,
-            clock=time.time,
-            luck=random.random,
-            facts=Facts(
-                pid=os.getpid(),
-                uid=os.geteuid(),
-                user=me.name,
-                started_at=time.time(),
-                socket=self._socket,
-                state_dir=str(self._context.state.path),
-                store=self._ledger.uuid,
-            ),
-        )
-
-    async def run(self) -> int:
-        """Serve until the end; return the exit code."""
-        log.info("Starting", event_name="daemon.starting", state_dir=str(self._context.state.path))
+    async def run(self) -> int | Successor:
+        """Serve until the end; return the exit code, or what has to take over."""
+        parts, state = self._parts, self._context.state
+        log.info("Starting", event_name="daemon.starting", state_dir=str(state.path))
         self._watch_signals()
-        janitor: asyncio.Task[None] | None = None
         try:
-            await self._supervisor.start()
-            await self._server.start()
-            self._context.state.record_socket(self._socket)
-            janitor = self._loop.create_task(self._janitor.run())
-            log.info("Ready", event_name="daemon.ready", path=self._socket, workers=self._supervisor.limit)
-            await self._supervisor.wait_until_stopped()
+            await self._start()
+            self._beside(parts.janitor.run())
+            log.info("Ready", event_name="daemon.ready", path=self._context.address, workers=parts.supervisor.limit)
+            self._ready = True
+            self._tell_ready()
+            parts.watchdog.start(parts.signs, ending=lambda: parts.supervisor.draining)
+            await parts.supervisor.wait_until_stopped()
         finally:
-            if janitor is not None:
-                janitor.cancel()
-            await self._server.stop()
-            await self._ledger.close()
-            self._ignore_signals()
-        return self._exit_code()
+            for task in tuple(self._tasks):
+                task.cancel()
+            parts.watchdog.stop()
+            if not self._given_up:
+                parts.notifier.stopping("closing the store", _TO_CLOSE)
+            await parts.server.stop()
+            await parts.ledger.close()
+            self._let_go_of_signals()
+        return self._successor(self._given_up) if self._given_up and not self._fatal else self._exit_code()
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _tell_ready(self) -> None:
+        self._parts.notifier.ready(f"at {self._context.address}, workers: {self._parts.supervisor.limit}")
+
+    async def _start(self) -> None:
+        before = self._context.handover
+        inherited = Inherited() if before is None else Inherited(before.unix, before.tcp)
+        await self._parts.supervisor.start(asked=0 if before is None else before.asked)
+        await self._parts.server.start(inherited)
+        self._context.state.record_socket(self._context.address)
 
     def _exit_code(self) -> int:
         if self._fatal is None:
             log.info("Stopped", event_name="daemon.stopped")
-            return EXIT_OK
+            return exits.OK
         log.critical("Cannot go on", event_name="daemon.failed", error=self._fatal.message)
-        return EXIT_IO
+        if isinstance(self._fatal, StoreDamagedError) and not is_damaged(self._context.state.database):
+            # The disk failed: begin again from the log.
+            return exits.IO
+        return exits.code_of(self._fatal)
 
     def _on_fatal(self, error: QueueCTLError) -> None:
         """The store cannot be trusted any more: leave the workers alone, end, and recover from the log."""
         self._fatal = error
-        self._supervisor.shutdown("leave")
+        self._parts.supervisor.shutdown("leave")
+
+    # Another program in our place.
+
+    async def _reexec(self) -> None:
+        """Give way to the program that is installed now. Raises `CheckFailedError`, `DrainingError`."""
+        check = self._beside(check_successor(self._context.program, self._children, self._parts.machine))
+        with suppress(asyncio.CancelledError):
+            await check
+        if self._given_up is not None:
+            return
+        if check.cancelled() or self._parts.supervisor.draining:
+            raise DrainingError
+        log.info("The program is replaced", event_name="daemon.replaced", path=self._context.program.argv[0])
+        # No client sees us draining: what is not begun by now waits for the next program.
+        self._parts.notifier.reloading("another program takes over")
+        self._given_up = self._parts.server.hand_over()
+        self._parts.supervisor.shutdown("leave")
+
+    def _successor(self, listeners: Inherited) -> Successor:
+        self._parts.files.restore()
+        # The next program needs a moment for its first one.
+        self._parts.notifier.alive()
+        handover = Handover(
+            lock=self._context.state.lock,
+            unix=listeners.unix,
+            tcp=listeners.tcp,
+            family=tuple(self._parts.machine.family()),
+            asked=self._parts.supervisor.asked,
+        )
+        return Successor(handover, tuple(self._late))
 
     # Signals only queue: the loop calls these between two callbacks.
 
     def _watch_signals(self) -> None:
         for number in _STOP:
-            self._loop.add_signal_handler(number, self._asked_to_stop)
+            self._loop.add_signal_handler(number, self._asked_to_stop, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
-        self._loop.add_signal_handler(signal.SIGCHLD, reap)
+        self._loop.add_signal_handler(signal.SIGCHLD, self._children.reap)
+        # What came since the end of the program before comes now; of children that died meanwhile nobody tells.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+        self._children.reap()
 
-    def _ignore_signals(self) -> None:
-        """Whoever still asks for the end, at the very end, must not make it look like a failure."""
-        for number in (*_STOP, signal.SIGHUP):
+    def _let_go_of_signals(self) -> None:
+        if self._given_up is not None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
+            return
+        # Whoever still asks for the end, at the very end, must not make it look like a failure.
+        for number in _HELD:
             self._loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
 
-    def _asked_to_stop(self) -> None:
-        self._supervisor.shutdown("now" if self._supervisor.draining else "drain")
+    def _asked_to_stop(self, number: int) -> None:
+        if self._given_up is not None:
+            self._late.append(number)
+            return
+        self._parts.supervisor.press()
+        self._parts.notifier.stopping("ending", _TO_THE_FIRST_BEAT)
 
     def _asked_to_reload(self) -> None:
         try:
             loaded = self._context.reload()
         except BadConfigError as error:
             log.error("Configuration rejected", event_name="config.rejected", error=error.message)  # noqa: TRY400  (it tells all)
+            self._parts.notifier.status(f"the configuration is not valid, the old one holds: {error.message}")
             return
         waiting = self._context.holder.replace(loaded)
-        self._supervisor.reconfigure()
+        self._parts.supervisor.reconfigure()
         log.info("Configuration read", event_name="config.loaded", path=loaded.config_file)
         _tell("Keys wait for the next start", "config.needs_restart", waiting)
         _tell("Values in the file have no effect", "config.hidden", loaded.hidden())
+        if self._ready and not self._parts.supervisor.draining:
+            self._parts.notifier.reloading("the configuration was read")
+            self._tell_ready()
 
 
 def _tell(message: str, event: str, keys: Sequence[str]) -> None:
     if keys:
         log.warning(message, event_name=event, keys=list(keys))
-
-
-def reap() -> None:
-    """Take leave of dead children: workers, and what fled from them to us."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        return

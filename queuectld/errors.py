@@ -152,6 +152,12 @@ class BadConfigError(QueueCTLError):
     code = "bad_config"
 
 
+class CheckFailedError(QueueCTLError):
+    """The program that would take over cannot start; the running one goes on."""
+
+    code = "check_failed"
+
+
 # What the daemon meets on its own; none of these is an answer to a request that could be repaired by its sender.
 
 

@@ -85,6 +85,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         | None
     ) = None
 
+    cgroups: Annotated[
+        Literal["auto", "off"],
+        _key("auto: what belongs to a job is held together by cgroups where they can be used", live=False),
+    ] = "auto"
     adopt_timeout: Annotated[float, _span("A living worker that does not report for so long is killed", least=0.1)] = (
         10.0
     )
@@ -103,6 +107,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     retention_count: Annotated[int, _key("No more finished jobs than this are kept", ge=0)] = 1_000_000
     retention_deleted: Annotated[float, _span("Discarded jobs can be brought back so long")] = _DAY
     retention_events: Annotated[float, _span("Events are kept so long")] = 7 * _DAY
+    retention_output: Annotated[int, _key("All output together takes up no more; the oldest goes", "bytes", ge=0)] = (
+        10 * 1024 * _MIB
+    )
     retention_requests: Annotated[float, _span("A resent request is recognised so long")] = _DAY
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _key("Nothing less important is logged")] = (

@@ -10,51 +10,37 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import click
 import structlog
 
-from queuectld import config
-from queuectld.daemon import EXIT_IO, Context, Daemon
-from queuectld.errors import (
-    BadConfigError,
-    QueueCTLError,
-    StoreDamagedError,
-    StoreError,
-    StoreLockedError,
-    StoreTooNewError,
-)
+from queuectld import config, exits
+from queuectld.check import check_all, check_named
+from queuectld.daemon import Daemon, Successor
+from queuectld.errors import QueueCTLError
+from queuectld.host.handover import Handover, take
+from queuectld.host.program import Program, this_program
 from queuectld.host.state_dir import OVERRIDES, open_state_dir
+from queuectld.host.threads import Loop
 from queuectld.log import set_up
+from queuectld.parts import Context
 from queuectld.protocol.schema import schema
 from queuectld.protocol.where import Places, places
 from queuectld.protocol.words import VERSION
-from queuectld.server.listen import read_token
+from queuectld.upkeep.commands import Site, db
 
 log = structlog.get_logger()
 
-EXIT_DATA: Final = 65
-EXIT_LOCKED: Final = 75
-EXIT_CONFIG: Final = 78
-# The most special first.
-_EXIT_CODES: Final[tuple[tuple[type[QueueCTLError], int], ...]] = (
-    (BadConfigError, EXIT_CONFIG),
-    (StoreLockedError, EXIT_LOCKED),
-    (StoreDamagedError, EXIT_DATA),
-    (StoreTooNewError, EXIT_DATA),
-    (StoreError, EXIT_IO),
-)
 
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", "config_file", type=click.Path(), help="Read this configuration file, which must exist.")
 @click.option("--user", "scope", flag_value="user", help="Serve the queue of this user, also as root.")
 @click.option("--system", "scope", flag_value="system", help="Serve the queue of the system.")
-@click.option("--check", is_flag=True, help="Check the configuration, say what is wrong with it, and end.")
+@click.option("--check", is_flag=True, help="Check whether the daemon could start, say what is wrong, and end.")
 @click.option("--schema", "show_schema", is_flag=True, help="Print the JSON Schema of the protocol, and end.")
 @click.version_option(VERSION, prog_name="queuectld", message="%(prog)s %(version)s")
-def main(config_file: str | None, scope: str | None, *, check: bool, show_schema: bool) -> None:
+@click.pass_context
+def main(context: click.Context, config_file: str | None, scope: str | None, *, check: bool, show_schema: bool) -> None:
     """Run the daemon of QueueCTL in the foreground, until SIGTERM.
 
     Where its state, its socket and its configuration are is told by `queuectl help environment`.
@@ -62,24 +48,30 @@ def main(config_file: str | None, scope: str | None, *, check: bool, show_schema
     if show_schema:
         click.echo(json.dumps(schema(), indent=2))
         return
-    here = places(os.environ, os.geteuid(), scope, os.path.isdir)
     try:
+        here = places(os.environ, os.geteuid(), scope, os.path.isdir)
         read = _reader(here, config_file)
+        if context.invoked_subcommand is not None:
+            context.obj = Site(Path(here.state).absolute(), read)
+            return
+        handover = take(os.environ)
         loaded = read()
-        _check(loaded.config)
         if check:
+            check_all(loaded.config, Path(here.state))
             click.echo(f"The configuration is valid ({loaded.config_file or 'no file; defaults'}).")
             return
-        sys.exit(serve(here, loaded, read))
+        check_named(loaded.config)
+        sys.exit(serve(here, loaded, read, handover))
     except QueueCTLError as error:
         click.echo(f"queuectld: {error.message}", err=True)
-        sys.exit(next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), 1))
+        sys.exit(exits.code_of(error))
+    except OSError as error:
+        # Whoever watches over us starts it again, when the host may have what it lacks now.
+        click.echo(f"queuectld: the host does not let it run: {error}", err=True)
+        sys.exit(exits.IO)
 
 
-def _check(keys: config.Config) -> None:
-    """Look at what the configuration names, as far as that can be seen without starting. Raises `BadConfigError`."""
-    if keys.tcp is not None and keys.token_file is not None:
-        read_token(keys.token_file)
+main.add_command(db)
 
 
 def _reader(here: Places, config_file: str | None) -> Callable[[], config.Loaded]:
@@ -90,26 +82,41 @@ def _reader(here: Places, config_file: str | None) -> Callable[[], config.Loaded
     return partial(config.load, file, overrides, os.environ.copy(), required=named)
 
 
-def serve(here: Places, loaded: config.Loaded, reload: Callable[[], config.Loaded]) -> int:
+def serve(here: Places, loaded: config.Loaded, reload: Callable[[], config.Loaded], handover: Handover | None) -> int:
     """Run the daemon; return its exit code. Raises `QueueCTLError` if it cannot begin."""
     faulthandler.enable()
+    program = this_program()
     keys = loaded.config
     adjustable = set_up(level=keys.log_level, form=keys.log_format, environ=os.environ)
     # Nothing that is created is for others, unless it says so itself.
     os.umask(0o077)
-    state = open_state_dir(here.state)
+    state = open_state_dir(here.state, held=handover.lock if handover else None)
     # Whatever directory we were started in may be unmounted.
     socket = str(Path(here.socket).absolute())
     os.chdir("/")
-    context = Context(state, config.Holder(loaded), socket, os.environ.copy(), adjustable, reload)
+    context = Context(state, config.Holder(loaded), socket, adjustable, reload, program, handover)
     try:
-        return asyncio.run(_run(context))
+        with asyncio.Runner(loop_factory=Loop) as runner:
+            end = runner.run(_run(context))
+        return _become(program, end) if isinstance(end, Successor) else end
     finally:
         state.close()
 
 
-async def _run(context: Context) -> int:
+async def _run(context: Context) -> int | Successor:
     return await Daemon(context).run()
+
+
+def _become(program: Program, successor: Successor) -> int:
+    """Run the program that is installed now in this process; return only if that fails."""
+    try:
+        program.take_over(successor.handover, successor.signals)
+    except OSError as error:
+        # Whoever watches over us starts it anew; the workers wait for that.
+        log.critical(
+            "The new program cannot be run", event_name="daemon.failed", path=program.argv[0], error=str(error)
+        )
+        return exits.IO
 
 
 def run() -> None:

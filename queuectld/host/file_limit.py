@@ -21,8 +21,8 @@ class FileLimit(NamedTuple):
         # Linux knows no infinity here: the limit is a number.
         return max(self.hard // 2, self.hard - _OURS)
 
-    def restore(self, pid: int) -> None:
-        """Hold another process to this limit: programs that use select() break where more is allowed."""
+    def restore(self, pid: int = 0) -> None:
+        """Hold a process to this limit (0: our own): programs that use select() break where more is allowed."""
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (self.soft, self.hard))
 
 

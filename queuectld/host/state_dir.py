@@ -18,6 +18,7 @@ DATABASE: Final = "queue.db"
 OUTCOMES: Final = "outcomes"
 OUTPUT: Final = "output"
 INPUT: Final = "input"
+RESERVE: Final = "reserve"
 OVERRIDES: Final = "overrides.json"
 
 _MODE: Final = 0o700
@@ -37,6 +38,11 @@ class StateDir:
     def database(self) -> Path:
         """The SQLite file."""
         return self.path / DATABASE
+
+    @property
+    def reserve(self) -> Path:
+        """Space that is put by for a full disk."""
+        return self.path / RESERVE
 
     @property
     def outcomes(self) -> Path:
@@ -70,6 +76,11 @@ class StateDir:
             file.unlink(missing_ok=True)
         return len(stale)
 
+    @property
+    def lock(self) -> int:
+        """The descriptor that holds the lock."""
+        return self._lock
+
     def close(self) -> None:
         """Let another daemon have it."""
         os.close(self._lock)
@@ -80,8 +91,8 @@ def _token(file: Path) -> int | None:
     return int(first) if first.isascii() and first.isdigit() else None
 
 
-def open_state_dir(path: str | os.PathLike[str]) -> StateDir:
-    """Make the directory and what belongs in it, and take its lock.
+def open_state_dir(path: str | os.PathLike[str], *, held: int | None = None) -> StateDir:
+    """Make the directory and what belongs in it, and take its lock; `held` is the descriptor of a lock that we hold.
 
     Raises `StoreLockedError` if another daemon holds it, `StoreError` with advice if it cannot be used.
     """
@@ -89,7 +100,7 @@ def open_state_dir(path: str | os.PathLike[str]) -> StateDir:
     try:
         directory.mkdir(mode=_MODE, parents=True, exist_ok=True)
         _check(directory)
-        lock = _take_lock(directory)
+        lock = _take_lock(directory) if held is None else _keep_lock(directory, held)
         for name in (OUTCOMES, OUTPUT, INPUT):
             (directory / name).mkdir(mode=_MODE, exist_ok=True)
     except OSError as error:
@@ -110,8 +121,7 @@ def _take_lock(directory: Path) -> int:
     descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        _leave_name(descriptor)
     except BlockingIOError:
         holder = os.pread(descriptor, 32, 0).strip()
         os.close(descriptor)
@@ -120,6 +130,27 @@ def _take_lock(directory: Path) -> int:
     except OSError:
         os.close(descriptor)
         raise
+    return descriptor
+
+
+def _leave_name(descriptor: int) -> None:
+    """Write down who holds the lock, for those who ask."""
+    name = b"%d\n" % os.getpid()
+    try:
+        os.pwrite(descriptor, name, 0)
+        os.ftruncate(descriptor, len(name))
+    except OSError as error:
+        # A daemon has to come back on a disk that is full.
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+
+
+def _keep_lock(directory: Path, descriptor: int) -> int:
+    """Go on holding a lock that this process took when it was another program."""
+    if not os.path.samestat(os.fstat(descriptor), (directory / LOCK).stat()):
+        raise StoreError(f"the lock that was handed over is not that of {directory}: start the daemon again")
+    # Nothing new for who holds it.
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 
 

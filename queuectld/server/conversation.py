@@ -85,6 +85,11 @@ class Conversation:
         return len(self._slots) + len(self._streams) + self._long
 
     @property
+    def settled(self) -> bool:
+        """Whether nothing is open but what may take as long as a command does."""
+        return not (self._slots or self._streams)
+
+    @property
     def changing(self) -> bool:
         """Whether a change of several steps is under way: what comes behind it is not even looked at before."""
         return self._changing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
@@ -12,6 +12,7 @@ from queuectld.config import Holder, policy
 from queuectld.domain.policy import Policy
 from queuectld.host.state_dir import OUTPUT, OVERRIDES
 from queuectld.keys import Config
+from queuectld.protocol.replies import Isolation, Loop
 from queuectld.service.control import Control
 from queuectld.service.hub import Hub
 from queuectld.service.submit import Ahead
@@ -33,6 +34,23 @@ class Ledger(Protocol):
     async def read(self, work: Callable[[Reader], T]) -> T:
         """Run `work` on a read-only connection."""
 
+    def problems(self) -> Sequence[str]:
+        """Return sentences about what is wrong with the store."""
+
+
+class Vigil(Protocol):
+    """Watches whether the daemon gets on."""
+
+    @property
+    def stuck(self) -> bool:
+        """Whether something does not move, the store for one."""
+
+    def loop(self) -> Loop:
+        """Return how its loop gets on."""
+
+    def problems(self) -> Sequence[str]:
+        """Return sentences about what does not move."""
+
 
 class Facts(NamedTuple):
     """About this daemon, for `status` and the greeting. ``started_at``: wall clock, seconds."""
@@ -44,6 +62,7 @@ class Facts(NamedTuple):
     socket: str
     state_dir: str
     store: str
+    isolation: Isolation
 
 
 @dataclass(eq=False)
@@ -57,6 +76,9 @@ class Desk:
     clock: Callable[[], float]
     luck: Callable[[], float]
     facts: Facts
+    # Has the program that is installed now take over from this one. Raises `CheckFailedError`.
+    reexec: Callable[[], Awaitable[None]]
+    vigil: Vigil
 
     def __post_init__(self) -> None:
         self.ahead = Ahead()

@@ -75,6 +75,7 @@ class Follower:
         return await self._desk.ledger.read(work)
 
     async def _take(self, seq: int, look: Look) -> None:
+        first = seq not in self._jobs
         self._open[seq] = look.place
         if look.job is not None:
             self._jobs[seq] = look.job
@@ -86,6 +87,8 @@ class Follower:
             if self._outlet.stopping:
                 return
             await self._outlet.send(piece)
+        if first and self._request.marks and not look.pieces:
+            await self._outlet.send(logs.place_mark(look.place, self._request, self._desk.clock()))
 
     def _newly_followed(self, seq: int, token: int | None) -> bool:
         """Have the worker say when it writes; what it wrote until then is there to be read: look once more."""

@@ -25,6 +25,7 @@ from queuectld.protocol.messages import (
     ListJobs,
     Logs,
     Ping,
+    Reexec,
     Retry,
     Shutdown,
     SignalJob,
@@ -98,8 +99,7 @@ def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
         case WorkerStop():
             return _change(partial(settings.stop_workers, desk, request, user))
         case GetStatus():
-            # By the connection that writes: it has the counts in memory, and knows what is due next.
-            return Write(partial(report, basis=_basis(desk)))
+            return _status(desk)
         case Events():
             return Stream(partial(tell_events, desk, request))
         case ConfigList():
@@ -111,6 +111,8 @@ def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
         case Shutdown():
             desk.control.shutdown(request.mode)
             return Now(Done())
+        case Reexec():
+            return _change(partial(_reexec, desk))
         case StopStream():
             return Stop(request.stream)
         case _:
@@ -120,6 +122,11 @@ def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
 def _change(run: Callable[[], Awaitable[msgspec.Struct]]) -> Change:
     """Return a change that nothing behind it overtakes before its end."""
     return Change(lambda _settled: run())
+
+
+async def _reexec(desk: Desk) -> Done:
+    await desk.reexec()
+    return Done()
 
 
 def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Write:
@@ -132,6 +139,15 @@ def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Write
             staging.clear()
     terms = Terms(user, desk.config, desk.policy, desk.control.limit, desk.ahead, desk.clock())
     return Write(partial(submit.enqueue, request=request, jobs=jobs, inputs=inputs, terms=terms), sheds=True)
+
+
+def _status(desk: Desk) -> Plan:
+    basis = _basis(desk)
+    if desk.vigil.stuck:
+        # Somebody wants to know why.
+        return Read(partial(report, basis=basis, next_due=None))
+    # By the connection that writes: it has the counts in memory, and knows what is due next.
+    return Write(lambda store: report(store, basis, next_due=store.next_due()))
 
 
 def _basis(desk: Desk) -> Basis:
@@ -147,7 +163,9 @@ def _basis(desk: Desk) -> Basis:
         config_file=desk.holder.loaded.config_file,
         workers=len(control.workers()),
         limit=control.limit,
-        problems=tuple(control.problems()),
+        problems=(*control.problems(), *desk.vigil.problems(), *desk.ledger.problems()),
+        isolation=facts.isolation,
+        loop=desk.vigil.loop(),
         connections=desk.connections,
         now=desk.clock(),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import ipaddress
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from queuectld.errors import BadConfigError, StoreLockedError
+from queuectld.host.handover import Listener
 
 BACKLOG: Final = 1024
 
@@ -23,13 +25,20 @@ class UnixListener(NamedTuple):
     path: str
     inode: int
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the file is there, and its own."""
+        try:
+            return Path(self.path).lstat().st_ino == self.inode
+        except FileNotFoundError:
+            return False
+
     def unlink(self) -> None:
         """Remove the file, unless another daemon has put its own there."""
-        try:
-            if Path(self.path).lstat().st_ino == self.inode:
+        # On a disk that has failed it stays; the next daemon replaces it, and why this one ends is told elsewhere.
+        with contextlib.suppress(OSError):
+            if self.in_place:
                 Path(self.path).unlink()
-        except FileNotFoundError:
-            return
 
 
 def listen_unix(path: str, *, mode: int, group: str | None) -> UnixListener:
@@ -45,6 +54,29 @@ def listen_unix(path: str, *, mode: int, group: str | None) -> UnixListener:
         return _listen(path, mode, gid)
     except OSError as error:
         raise BadConfigError(f"cannot listen on {path}: {error.strerror or error}", path="socket") from None
+
+
+def go_on_listening(inherited: Listener, path: str, *, mode: int, group: str | None) -> UnixListener | None:
+    """Return the socket on which this process listened when it was another program, with this mode and group now.
+
+    None if it is not at that path, because another one is configured now, or somebody has replaced or removed it.
+    Raises `BadConfigError`.
+    """
+    sock = socket.socket(fileno=inherited.descriptor)
+    listener = UnixListener(sock, inherited.where, inherited.inode)
+    gid = _group_id(group)
+    try:
+        if inherited.where != path or not listener.in_place:
+            listener.unlink()
+            sock.close()
+            return None
+        if gid is not None:
+            os.chown(path, -1, gid, follow_symlinks=False)
+        Path(path).chmod(mode)
+    except OSError as error:
+        raise BadConfigError(f"cannot listen on {path}: {error.strerror or error}", path="socket") from None
+    sock.setblocking(False)
+    return listener
 
 
 def _group_id(group: str | None) -> int | None:

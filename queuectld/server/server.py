@@ -11,30 +11,42 @@ In short::
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from queuectld.errors import BadConfigError, UnauthenticatedError
+from queuectld.host.handover import Listener
 from queuectld.protocol.codec import encode
 from queuectld.protocol.frames import Greeting
 from queuectld.protocol.messages import AnyRequest, Hello
 from queuectld.protocol.words import INFLIGHT_LIMIT, LINE_LIMIT, PROTOCOL, VERSION
 from queuectld.server import handlers
 from queuectld.server.desk import Desk
-from queuectld.server.listen import BACKLOG, UnixListener, listen_tcp, listen_unix, read_token
+from queuectld.server.listen import BACKLOG, UnixListener, go_on_listening, listen_tcp, listen_unix, read_token
 from queuectld.server.plan import Plan
 from queuectld.server.session import Session
 from queuectld.server.who import Peer, check_right, token_peer, unix_peer
 
 FEATURES: Final = ("events", "logs", "stage")
 # Seconds that clients have at the end to read what was answered.
-_FAREWELL: Final = 1.0
+_FAREWELL: Final = 0.5
 
 log = structlog.get_logger()
+
+
+class Inherited(NamedTuple):
+    """Sockets on which this process listens already."""
+
+    unix: Listener | None = None
+    tcp: Listener | None = None
+
+
+NOTHING: Final = Inherited()
 
 
 class Server:
@@ -53,30 +65,47 @@ class Server:
         self._sessions: set[Session] = set()
         self._unix: UnixListener | None = None
         self._servers: list[asyncio.Server] = []
+        self._tcp: tuple[socket.socket, str] | None = None
+        self._winding_up = False
         self._token = ""
         self._all_gone = asyncio.Event()
 
-    async def start(self) -> None:
-        """Listen. Raises `BadConfigError`, or `StoreLockedError` if another daemon listens on the same socket."""
+    async def start(self, inherited: Inherited = NOTHING) -> None:
+        """Listen, on sockets of an earlier program where they are the right ones.
+
+        Raises `BadConfigError`, or `StoreLockedError` if another daemon listens on the same socket.
+        """
         try:
-            await self._start()
+            await self._start_unix(inherited.unix)
+            await self._start_tcp(inherited.tcp)
         except BaseException:
             await self.stop()
             raise
 
-    async def _start(self) -> None:
-        config = self._desk.config
-        self._unix = listen_unix(self._desk.facts.socket, mode=config.socket_mode, group=config.socket_group)
+    async def _start_unix(self, inherited: Listener | None) -> None:
+        path, mode, group = self._desk.facts.socket, self._desk.config.socket_mode, self._desk.config.socket_group
+        kept = None if inherited is None else go_on_listening(inherited, path, mode=mode, group=group)
+        self._unix = kept or listen_unix(path, mode=mode, group=group)
         await self._serve(self._unix.sock, unix_peer)
-        log.info("Clients can connect", event_name="server.listening", path=self._unix.path)
-        if config.tcp is not None:
-            await self._start_tcp(config.tcp, config.token_file)
+        log.info("Clients can connect", event_name="server.listening", path=path)
 
-    async def _start_tcp(self, address: str, token_file: str | None) -> None:
+    async def _start_tcp(self, inherited: Listener | None) -> None:
+        address, token_file = self._desk.config.tcp, self._desk.config.token_file
+        kept = None
+        if inherited is not None:
+            kept = socket.socket(fileno=inherited.descriptor)
+            kept.setblocking(False)
+            if inherited.where != address:
+                kept.close()
+                kept = None
+        if address is None:
+            return
         if token_file is None:
             raise BadConfigError("`tcp` needs `token_file`: whoever reaches the port has to show a token", path="tcp")
         self._token = read_token(token_file)
-        await self._serve(listen_tcp(address), None)
+        sock = kept or listen_tcp(address)
+        self._tcp = sock, address
+        await self._serve(sock, None)
         log.info("Clients with the token can connect", event_name="server.listening", address=address)
 
     async def _serve(self, sock: socket.socket, identify: Callable[[Any], Peer] | None) -> None:
@@ -98,8 +127,20 @@ class Server:
                     return str(host), int(port)
         return None
 
-    async def stop(self) -> None:
-        """Let nobody in any more, send what is answered, and close all connections."""
+    def hand_over(self) -> Inherited:
+        """Wind up, and return the sockets: who connects from now on waits for whoever listens on them next."""
+        unix, tcp = self._unix, self._tcp
+        inherited = Inherited(
+            None if unix is None else Listener(descriptor=_keep(unix.sock), where=unix.path, inode=unix.inode),
+            None if tcp is None else Listener(descriptor=_keep(tcp[0]), where=tcp[1]),
+        )
+        self._unix = self._tcp = None
+        self._wind_up()
+        return inherited
+
+    def _wind_up(self) -> None:
+        """Let nobody in any more, begin nothing more, and close each connection when it is answered."""
+        self._winding_up = True
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -107,7 +148,11 @@ class Server:
             self._unix.unlink()
             self._unix = None
         for session in tuple(self._sessions):
-            session.finish()
+            session.wind_up()
+
+    async def stop(self) -> None:
+        """Let nobody in any more, answer what is under way, and close all connections."""
+        self._wind_up()
         try:
             async with asyncio.timeout(_FAREWELL):
                 while self._sessions:
@@ -158,6 +203,9 @@ class Server:
         self._crowded = False
         self._sessions.add(session)
         self._desk.connections = len(self._sessions)
+        if self._winding_up:
+            # It was let in a moment before.
+            asyncio.get_running_loop().call_soon(session.wind_up)
         return True
 
     def closed(self, session: Session) -> None:
@@ -165,3 +213,8 @@ class Server:
         self._sessions.discard(session)
         self._desk.connections = len(self._sessions)
         self._all_gone.set()
+
+
+def _keep(sock: socket.socket) -> int:
+    # The loop closes its own descriptor when it stops to listen; by this one the socket lives on, backlog and all.
+    return os.dup(sock.fileno())

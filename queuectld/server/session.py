@@ -66,7 +66,9 @@ class Session(asyncio.Protocol):
         # The request that is next, while it may not begin.
         self._held: tuple[RequestId | None, Plan] | None = None
         self._conversation = Conversation(host.ledger, self)
+        # The client says nothing more; and we listen to nothing more.
         self._ended = False
+        self._winding_up = False
 
     # What asyncio calls.
 
@@ -87,6 +89,8 @@ class Session(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in what came, and begin what may begin."""
+        if self._winding_up:
+            return
         self._backlog.extend(self._lines.feed(data))
         self.moved()
 
@@ -134,11 +138,16 @@ class Session(asyncio.Protocol):
         self._backlog.clear()
         self._transport.close()
 
-    def finish(self) -> None:
-        """Answer what is answered already, then close."""
+    def wind_up(self) -> None:
+        """Begin nothing more, answer what is under way, end streams that would only wait, then close.
+
+        What takes as long as a command does is not waited for.
+        """
+        self._winding_up = True
+        self._backlog.clear()
+        self._held = None
         self._conversation.finish()
-        self._conversation.flush()
-        self._transport.close()
+        self.moved()
 
     def abort(self) -> None:
         """End at once."""
@@ -181,7 +190,11 @@ class Session(asyncio.Protocol):
             return request.id, Refuse(QueueCTLError())
 
     def _regulate(self) -> None:
-        if self._backlog or self._held is not None or self._conversation.full:
+        if self._winding_up:
+            self._transport.pause_reading()
+            if self._conversation.settled:
+                self._transport.close()
+        elif self._backlog or self._held is not None or self._conversation.full:
             self._transport.pause_reading()
         elif not self._ended:
             self._transport.resume_reading()

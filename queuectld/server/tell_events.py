@@ -35,7 +35,7 @@ async def tell_events(desk: Desk, request: Events, outlet: Outlet) -> EventsEnd:
                 break
     finally:
         unsubscribe()
-    return EventsEnd(next=start, stopped=outlet.stopping)
+    return EventsEnd(next=start, stopped=outlet.stopping or (request.follow and left != 0))
 
 
 def _beginning(reader: Reader, request: Events) -> tuple[int | None, int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from tests import cgroup_place
 from tests.log_schema import check_log
 from tests.system import processes
 from tests.system.waiting import wait_for
@@ -48,6 +49,7 @@ class LiveDaemon:
         self.socket = self.state / "queuectl.sock"
         self.log = home / "queuectld.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.program: Sequence[str] = DAEMON
         self.configure(**{"workers": 2, "shutdown_grace": 1, "orphan_timeout": 10} | config)
         self.env = {
             "PATH": f"{PROGRAMS}:{os.environ.get('PATH', os.defpath)}",
@@ -75,7 +77,7 @@ class LiveDaemon:
         """Start a daemon, and do not wait."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*prefix, *DAEMON],
+                [*prefix, *self.program],
                 cwd=self.home,
                 env=self.env | dict(env or {}),
                 stdin=subprocess.DEVNULL,
@@ -119,9 +121,11 @@ class LiveDaemon:
 
     def clean(self) -> list[processes.Process]:
         """End everything, by force; return what was alive."""
+        roots = cgroup_place.roots((process.pid for process in processes.of(self.home)), self.state)
         ended = processes.end(self.home)
         if self.process is not None:
             self.process.wait()
+        cgroup_place.clean(roots)
         return ended
 
     def log_tail(self, size: int = 4000) -> str:

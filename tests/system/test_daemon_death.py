@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -15,7 +11,7 @@ from tests.system import processes
 from tests.system.gate import Gate
 from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
-from tests.system.wire import RefusedError, Wire
+from tests.system.wire import RefusedError
 from tests.system.witness import Witness
 
 
@@ -176,93 +172,6 @@ def test_a_socket_left_by_a_killed_daemon_is_replaced(daemon: LiveDaemon) -> Non
     daemon.start()
 
     assert daemon.counts() == {}
-
-
-class Submitter(threading.Thread):
-    """Sends jobs without end, each under a key so that it may send it again, and notes what was acknowledged."""
-
-    def __init__(self, daemon: LiveDaemon, command: str, name: str) -> None:
-        super().__init__(name=name)
-        self._daemon, self._command = daemon, command
-        self._over = threading.Event()
-        self.acknowledged: list[str] = []
-
-    def run(self) -> None:
-        while not self._over.is_set():
-            try:
-                with self._daemon.wire() as wire:
-                    self._send(wire)
-            except OSError:
-                time.sleep(0.01)
-
-    def _send(self, wire: Wire) -> None:
-        while not self._over.is_set():
-            name = f"{self.name}-{len(self.acknowledged)}"
-            wire.call("enqueue", jobs=[{"id": name, "command": self._command, "max_retries": 0}], request=name)
-            self.acknowledged.append(name)
-            time.sleep(0.002)
-
-    def finish(self) -> None:
-        self._over.set()
-        self.join()
-
-
-@pytest.mark.slow
-def test_kills_at_random_under_load_lose_nothing_and_run_nothing_twice(
-    new_daemon: Callable[..., LiveDaemon], witness: Witness
-) -> None:
-    daemon = new_daemon(workers=4).start()
-    luck = random.Random(1)
-    submitters = [Submitter(daemon, witness.command("sleep 0.03"), f"s{n}") for n in range(2)]
-    for one in submitters:
-        one.start()
-
-    try:
-        for _ in range(12):
-            # Not a wait for something: the moment of death is what is drawn at random.
-            time.sleep(luck.uniform(0.0, 0.5))
-            daemon.again()
-    finally:
-        for one in submitters:
-            one.finish()
-    acknowledged = [job for one in submitters for job in one.acknowledged]
-    wait_for(lambda: set(daemon.counts()) <= {"completed"}, "all jobs are over", deadline=60)
-
-    assert len(acknowledged) == len(set(acknowledged))
-    with daemon.wire() as wire:
-        stored = wire.ids()
-    # The answer to the last request of each may have been lost with its daemon.
-    assert set(acknowledged) <= set(stored)
-    assert len(stored) <= len(acknowledged) + len(submitters)
-    assert witness.overlaps() == []
-    assert witness.repeated() == []
-    # Nobody killed a worker, so nothing may have run a second time.
-    told = Counter(line.job for line in witness.lines() if line.what == "start")
-    assert told == Counter(stored)
-    assert {job: witness.runs()[job][-1].split()[1] for job in stored} == dict.fromkeys(stored, "end")
-
-
-@pytest.mark.slow
-def test_kills_of_workers_and_daemons_at_random_never_run_a_job_twice_at_once(
-    new_daemon: Callable[..., LiveDaemon], witness: Witness
-) -> None:
-    daemon = new_daemon(workers=4, max_lost=100).start()
-    luck = random.Random(2)
-    with daemon.wire() as wire:
-        wire.call("enqueue", jobs=[{"id": f"n{i}", "command": witness.command("sleep 0.05")} for i in range(150)])
-
-    while set(daemon.counts()) != {"completed"}:
-        time.sleep(luck.uniform(0.0, 0.3))
-        workers = [worker["pid"] for worker in daemon.workers()]
-        if workers and luck.random() < 0.8:
-            processes.kill(luck.choice(workers))
-        if luck.random() < 0.3:
-            daemon.again()
-
-    assert daemon.counts() == {"completed": 150}
-    assert witness.overlaps() == []
-    assert witness.repeated() == []
-    assert {job: told[-1].split()[1] for job, told in witness.runs().items()} == {f"n{i}": "end" for i in range(150)}
 
 
 def test_a_request_that_is_sent_again_to_the_next_daemon_makes_no_second_job(daemon: LiveDaemon) -> None:

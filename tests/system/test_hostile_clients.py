@@ -5,23 +5,16 @@ from __future__ import annotations
 import json
 import resource
 import socket
-import statistics
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 
-import psutil
 import pytest
 
+from tests.system.bystander import LATER, MIB, memory, others_are_served, served_in_time
 from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
 from tests.system.wire import Wire
 
-# What somebody else waits for an answer meanwhile, in seconds: usually, and at most. The machine that runs the tests
-# does other things, too.
-USUALLY, AT_MOST = 0.1, 2.0
-MIB = 1024 * 1024
 DEEP = "[" * 5000 + "]" * 5000
 
 # A line, and the code of its answer.
@@ -98,43 +91,6 @@ def test_half_a_line_keeps_nobody_from_anything(daemon: LiveDaemon) -> None:
 
     assert daemon.counts() == {"completed": 1}
     assert daemon.stop() == 0
-
-
-def memory(daemon: LiveDaemon) -> float:
-    """Return MiB that the daemon has for itself."""
-    assert daemon.process is not None
-    return psutil.Process(daemon.process.pid).memory_full_info().uss / MIB
-
-
-@contextmanager
-def others_are_served(daemon: LiveDaemon) -> Iterator[list[float]]:
-    """Ask the daemon all the time meanwhile; yields how long the answers took, in seconds."""
-    took: list[float] = []
-    over = threading.Event()
-
-    def ask() -> None:
-        with daemon.wire() as wire:
-            while not over.is_set():
-                for request in ({"op": "status"}, {"op": "list", "limit": 10}, {"op": "enqueue", "jobs": LATER}):
-                    begin = time.perf_counter()
-                    wire.call(**request)
-                    took.append(time.perf_counter() - begin)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        yield took
-    finally:
-        over.set()
-        asking.join()
-    assert took
-
-
-LATER = [{"command": "true", "delay": 3600}]
-
-
-def served_in_time(took: list[float]) -> bool:
-    return statistics.median(took) < USUALLY and max(took) < AT_MOST
 
 
 def test_a_line_of_a_hundred_megabytes_costs_no_memory_and_no_time(daemon: LiveDaemon) -> None:

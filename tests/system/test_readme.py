@@ -13,6 +13,7 @@ import pytest
 
 from queuectld.domain import diagram
 from queuectld.domain.durations import format_duration
+from queuectld.domain.sizes import format_size
 from queuectld.keys import KEYS
 from tests.system.livedaemon import LiveDaemon
 
@@ -138,7 +139,7 @@ def shown_default(value: object, unit: str | None) -> str:
         case "mode", int(mode):
             shown = f"`{mode:04o}`"
         case "bytes", int(size):
-            shown = f"{size // 2**20} MiB"
+            shown = format_size(size)
         case "seconds", int(span) | float(span):
             shown = format_duration(span)
         case _, bool():

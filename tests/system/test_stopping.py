@@ -145,3 +145,74 @@ def test_worker_stop_lets_running_jobs_end_and_starts_none(daemon: LiveDaemon, g
     assert daemon.state_of("later") == "pending"
     assert daemon.cli("worker", "start", "--count", "1").code == 0
     daemon.wait_for_state("later", "completed")
+
+
+def wait_mode(daemon: LiveDaemon) -> None:
+    """Ask for the end, once the running jobs have ended, however long that takes."""
+    with daemon.wire() as wire:
+        wire.call("shutdown", mode="wait")
+
+
+def lent(daemon: LiveDaemon, job: str, other: str) -> None:
+    """Start a job that waits for another one, and wait until it does."""
+    with daemon.wire() as wire:
+        wire.enqueue(f"echo begun; queuectl wait {other}", id=job, env=daemon.env)
+        wait_for(lambda: b"begun" in daemon.output(job), "it has begun")
+        # Beside our own connection there is that of the command, which has asked what it wants to know.
+        wait_for(lambda: wire.call("status")["connections"] == 2, "it waits")
+
+
+def test_who_waits_for_running_jobs_does_not_wait_for_one_that_waits_for_a_job_which_will_not_start(
+    new_daemon: Callable[..., LiveDaemon],
+) -> None:
+    daemon = new_daemon(workers=2, shutdown_grace=0.5).start()
+    with daemon.wire() as wire:
+        wire.enqueue("true", id="tomorrow", delay=86_400)
+    lent(daemon, "waiting", "tomorrow")
+
+    wait_mode(daemon)
+
+    assert daemon.process is not None
+    assert daemon.process.wait(20) == 0
+    assert processes.of(daemon.home) == []
+    daemon.start()
+    assert daemon.history("waiting")[0]["reason"] == "interrupted"
+    assert daemon.state_of("tomorrow") == "pending"
+
+
+def test_who_waits_for_running_jobs_waits_for_one_that_waits_for_another_that_runs(
+    new_daemon: Callable[..., LiveDaemon], gate: Gate
+) -> None:
+    daemon = new_daemon(workers=2, shutdown_grace=0.1).start()
+    with daemon.wire() as wire:
+        wire.enqueue(gate.wait(), id="long")
+    daemon.worker_of("long")
+    lent(daemon, "waiting", "long")
+
+    wait_mode(daemon)
+    with daemon.wire() as wire:
+        wait_for(lambda: wire.call("status")["phase"] == "draining", "the daemon is stopping")
+    gate.open()
+
+    assert daemon.process is not None
+    assert daemon.process.wait(20) == 0
+    daemon.start()
+    assert [daemon.state_of(job) for job in ("long", "waiting")] == ["completed", "completed"]
+
+
+def test_a_term_ends_the_patience_of_who_waits_for_running_jobs_and_the_next_one_the_grace(
+    new_daemon: Callable[..., LiveDaemon], witness: Witness
+) -> None:
+    daemon = new_daemon(shutdown_grace=3600).start()
+    with daemon.wire() as wire:
+        wire.enqueue(witness.command("sleep 1000"), id="long")
+    wait_for(lambda: witness.started("long"), "the command has started")
+    assert daemon.process is not None
+    wait_mode(daemon)
+
+    for mode in ("drain", "now"):
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_for(lambda mode=mode: f'"mode":"{mode}"' in daemon.log_tail(), f"it stops by {mode}")
+
+    assert daemon.process.wait(20) == 0
+    assert processes.of(daemon.home) == []

@@ -16,7 +16,7 @@ from tests.system.witness import Witness
 
 
 def told(home: Path, *lines: str) -> Witness:
-    (home / "witness").write_text("".join(f"{line} 1\n" for line in lines))
+    (home / "witness").write_text("".join(f"{line} 1 {line.split()[1]}\n" for line in lines))
     return Witness(home / "witness")
 
 
@@ -29,18 +29,20 @@ def test_a_witness_sees_an_attempt_that_goes_on_after_the_next_has_started(home:
 
 
 def test_a_witness_sees_two_starts_of_one_attempt(home: Path) -> None:
-    assert told(home, "a 1 start", "a 1 start").repeated() == ["a attempt 1"]
+    assert told(home, "a 1 start", "a 1 start").repeated() == ["a attempt 1 token 1"]
+    assert told(home, "a 1 start", "b 1 start").repeated() == ["b attempt 1 token 1"]
     assert told(home, "a 1 start", "a 2 start").repeated() == []
 
 
 def test_a_witness_testifies_with_the_exit_code_of_what_it_saw(home: Path) -> None:
     witness = Witness(home / "witness")
-    env = {"QUEUECTL_JOB_ID": "a", "QUEUECTL_ATTEMPT": "1"}
+    env = {"QUEUECTL_JOB_ID": "a", "QUEUECTL_ATTEMPT": "1", "QUEUECTL_ATTEMPT_TOKEN": "store/5"}
 
     done = subprocess.run(["/bin/sh", "-c", witness.command("(exit 7)")], env=env, check=False)
 
     assert done.returncode == 7
     assert witness.runs() == {"a": ["1 start", "1 end"]}
+    assert {line.token for line in witness.lines()} == {5}
 
 
 @pytest.mark.parametrize("trace", ["argument", "environment", "directory"])

@@ -75,15 +75,57 @@ def _of_job(daemon: LiveDaemon, job: str) -> set[int]:
     return {pid for pid in noted if pid in near}
 
 
-def test_a_job_that_loses_its_worker_every_time_is_dead_with_that_reason(new_daemon, witness: Witness) -> None:
+# Kills its worker, and waits for its own end.
+POISON = "kill -9 $PPID; sleep 1000"
+
+
+def test_a_job_that_loses_its_worker_every_time_is_dead_and_harms_no_other(new_daemon, witness: Witness) -> None:
     daemon: LiveDaemon = new_daemon(max_lost=3).start()
+    good = [f"good{number}" for number in range(20)]
+    jobs = [{"id": name, "command": witness.command("sleep 0.05"), "max_retries": 0} for name in good]
+    jobs.insert(3, {"id": "poison", "command": witness.command(POISON), "max_retries": 5})
     with daemon.wire() as wire:
-        wire.enqueue(witness.command("kill -9 $PPID; sleep 1000"), id="poison", max_retries=0)
+        wire.call("enqueue", jobs=jobs)
 
     job = daemon.wait_for_state("poison", "dead")
+    daemon.wait_for_counts(completed=len(good), dead=1)
 
-    assert (job["reason"], job["attempts"]) == ("lost", 3)
-    assert witness.runs()["poison"] == ["1 start", "2 start", "3 start"]
+    assert (job["reason"], job["attempts"], job["retries_left"]) == ("lost", 3, 5)
+    runs = witness.runs()
+    assert runs.pop("poison") == ["1 start", "2 start", "3 start"]
+    assert runs == {name: ["1 start", "1 end"] for name in good}
+
+
+def test_losses_count_in_a_row_and_an_honest_end_begins_anew(new_daemon, witness: Witness) -> None:
+    daemon: LiveDaemon = new_daemon(max_lost=3).start()
+    body = f"case $QUEUECTL_ATTEMPT in 3) exit 7;; 6) exit 0;; *) {POISON};; esac"
+    with daemon.wire() as wire:
+        wire.enqueue(body, id="unlucky", max_retries=1, backoff_base=0)
+
+    daemon.wait_for_state("unlucky", "completed")
+
+    reasons = [attempt["reason"] for attempt in daemon.history("unlucky")]
+    assert reasons == ["lost", "lost", "exited", "lost", "lost", "exited"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can let a daemon believe that the host went down")
+def test_a_reboot_is_no_sign_against_a_job(new_daemon, gate: Gate) -> None:
+    daemon: LiveDaemon = new_daemon(max_lost=3).start()
+    with daemon.wire() as wire:
+        wire.enqueue(f"[ $QUEUECTL_ATTEMPT -gt 2 ] || {{ {POISON}; }}; {gate.wait()}", id="brave")
+    wait_for(lambda: len(daemon.history("brave")) == 3, "it was lost twice, and runs again")
+    daemon.worker_of("brave")
+    # All at once, as when the power fails.
+    daemon.clean()
+    boot = daemon.home / "boot_id"
+    boot.write_text("00000000-0000-0000-0000-000000000000\n")
+    pretend = f'mount --bind {boot} /proc/sys/kernel/random/boot_id && exec "$@"'
+
+    daemon.start("unshare", "--mount", "sh", "-c", pretend, "sh")
+    gate.open()
+    daemon.wait_for_state("brave", "completed")
+
+    assert [attempt["reason"] for attempt in daemon.history("brave")] == ["lost", "lost", "lost", "exited"]
 
 
 def test_a_job_that_may_run_only_once_is_dead_when_its_worker_is_lost(daemon: LiveDaemon, gate: Gate) -> None:

@@ -107,6 +107,11 @@ class Wire:
         """Return the output of a job as the protocol tells it."""
         return b"".join(_bytes(event) for event in self.stream("logs", jobs=[name], **fields))
 
+    def hang_up(self) -> None:
+        """End the connection under whoever reads from it, in another thread."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._lines.close()

@@ -15,6 +15,7 @@ class Line(NamedTuple):
     attempt: int
     what: str
     pid: int
+    token: int
 
 
 class Witness:
@@ -23,14 +24,14 @@ class Witness:
 
     def command(self, body: str = ":") -> str:
         """Return a shell command that testifies around `body`, and ends with its exit code."""
-        say = f"echo $QUEUECTL_JOB_ID $QUEUECTL_ATTEMPT %s $$ >>{self.path}"
+        say = f"echo $QUEUECTL_JOB_ID $QUEUECTL_ATTEMPT %s $$ ${{QUEUECTL_ATTEMPT_TOKEN##*/}} >>{self.path}"
         return f"{say % 'start'}; {body}; code=$?; {say % 'end'}; exit $code"
 
     def lines(self) -> list[Line]:
         text = self.path.read_text() if self.path.exists() else ""
         # The last line may be on its way.
         words = [line.split() for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        return [Line(job, int(attempt), what, int(pid)) for job, attempt, what, pid in words]
+        return [Line(job, int(attempt), what, int(pid), int(token)) for job, attempt, what, pid, token in words]
 
     def of(self, job: str) -> list[Line]:
         return [line for line in self.lines() if line.job == job]
@@ -56,12 +57,14 @@ class Witness:
         return wrong
 
     def repeated(self) -> list[str]:
-        """Return the attempts that started more than once: two processes that bear the same number."""
-        seen: set[tuple[str, int]] = set()
+        """Return the attempts that started more than once: two processes that bear the same number, or token."""
+        attempts: set[tuple[str, int]] = set()
+        tokens: set[int] = set()
         twice: list[str] = []
         for line in self.lines():
             if line.what == "start":
-                if (line.job, line.attempt) in seen:
-                    twice.append(f"{line.job} attempt {line.attempt}")
-                seen.add((line.job, line.attempt))
+                if (line.job, line.attempt) in attempts or line.token in tokens:
+                    twice.append(f"{line.job} attempt {line.attempt} token {line.token}")
+                attempts.add((line.job, line.attempt))
+                tokens.add(line.token)
         return twice

@@ -1,0 +1,157 @@
+"""The parts of a daemon, put together."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
+
+from queuectld.config import Holder, Loaded
+from queuectld.errors import QueueCTLError
+from queuectld.host.file_limit import FileLimit, raise_file_limit
+from queuectld.host.handover import Handover
+from queuectld.host.ledger import Ledger
+from queuectld.host.notify import Notifier
+from queuectld.host.program import Program, for_others
+from queuectld.host.pulse import Signs
+from queuectld.host.reserve import Reserve
+from queuectld.host.state_dir import StateDir
+from queuectld.host.watchdog import Watchdog
+from queuectld.log import Log
+from queuectld.server.desk import Desk, Facts
+from queuectld.server.server import Server
+from queuectld.service.hub import Hub
+from queuectld.service.run_spec import Account, account
+from queuectld.store.sqlite import open_store
+from queuectld.supervisor.files import StateFiles
+from queuectld.supervisor.janitor import Janitor
+from queuectld.supervisor.linux import LinuxMachine
+from queuectld.supervisor.machine import Process
+from queuectld.supervisor.records import Records
+from queuectld.supervisor.supervisor import Supervisor
+from queuectld.supervisor.world import World
+
+
+class Context(NamedTuple):
+    """What a run of the daemon is given. `reload` reads the configuration again and raises `BadConfigError`."""
+
+    state: StateDir
+    holder: Holder
+    # Where to listen if nothing else is configured.
+    socket: str
+    log: Log
+    reload: Callable[[], Loaded]
+    # How we were started, the environment included.
+    program: Program
+    # From the program that this process was before.
+    handover: Handover | None
+
+    @property
+    def address(self) -> str:
+        """The Unix socket that clients connect to."""
+        return self.holder.config.socket or self.socket
+
+
+class Parts(NamedTuple):
+    """All that has to be started and ended."""
+
+    ledger: Ledger
+    supervisor: Supervisor
+    janitor: Janitor
+    server: Server
+    machine: LinuxMachine
+    notifier: Notifier
+    watchdog: Watchdog
+    # What was allowed before we took all that we may have.
+    files: FileLimit
+
+    def signs(self) -> Signs:
+        """Return what has moved."""
+        asked, answered = self.ledger.progress
+        claims, claimed, neglected = self.supervisor.claims()
+        return Signs(asked, answered, claims, claimed, neglected)
+
+
+def assemble(
+    context: Context, *, on_fatal: Callable[[QueueCTLError], None], reexec: Callable[[], Awaitable[None]]
+) -> Parts:
+    """Open the store and put everything on it; nothing happens yet. Raises `StoreError`.
+
+    `on_fatal` is told that the store cannot be trusted any more, `reexec` is what the request of that name does.
+    """
+    hub, holder = Hub(), context.holder
+    database = context.state.database
+    holder.listen(lambda config: context.log.set_level(config.log_level))
+    reserve = Reserve(context.state.reserve)
+    # A log that is not there yet may be all that does not fit on the disk.
+    store = reserve.lend_to(lambda: open_store(database))
+    ledger = Ledger(store, publish=hub.publish, on_fatal=on_fatal, path=database, reserve=reserve)
+    me = account(os.geteuid(), context.program.environ)
+    files = raise_file_limit()
+    machine = _machine(context, ledger.uuid, files)
+    records = Records(ledger, holder, boot_id=machine.boot_id, clock=time.time)
+    notifier = Notifier(context.program.environ)
+    watchdog = Watchdog(notifier)
+    world = _world(context, ledger.uuid, machine, me)
+    supervisor = Supervisor(records, hub, holder, world, beat=watchdog.beat)
+    janitor = Janitor(ledger, holder, context.state.output, clock=time.time)
+    hub.subscribe(janitor.committed)
+    desk = Desk(
+        ledger=ledger,
+        control=supervisor,
+        hub=hub,
+        holder=holder,
+        clock=time.time,
+        luck=random.random,
+        facts=_facts(context, ledger.uuid, me, machine),
+        reexec=reexec,
+        vigil=watchdog,
+    )
+    return Parts(
+        ledger=ledger,
+        supervisor=supervisor,
+        janitor=janitor,
+        server=Server(desk, clients=files.clients),
+        machine=machine,
+        notifier=notifier,
+        watchdog=watchdog,
+        files=files,
+    )
+
+
+def _machine(context: Context, store: str, files: FileLimit) -> LinuxMachine:
+    family = None if context.handover is None else [Process(*child) for child in context.handover.family]
+    environ = worker_environment(context.program.environ)
+    cgroups = context.holder.config.cgroups == "auto"
+    return LinuxMachine(context.state, store, environ=environ, files=files, family=family, cgroups=cgroups)
+
+
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what workers get of our environment: nothing of ours, nor of a job that started us."""
+    return {name: value for name, value in for_others(environ).items() if not name.startswith("QUEUECTL")}
+
+
+def _world(context: Context, store: str, machine: LinuxMachine, me: Account) -> World:
+    return World(
+        machine=machine,
+        files=StateFiles(context.state, store),
+        store=store,
+        output=str(context.state.output),
+        account=me,
+        clock=time.time,
+    )
+
+
+def _facts(context: Context, store: str, me: Account, machine: LinuxMachine) -> Facts:
+    return Facts(
+        pid=os.getpid(),
+        uid=os.geteuid(),
+        user=me.name,
+        started_at=time.time(),
+        socket=context.address,
+        state_dir=str(context.state.path),
+        store=store,
+        isolation=machine.isolation,
+    )
