@@ -30,7 +30,7 @@ class Nobody:
     """A watcher that must not be told of anybody."""
 
     def on_hello(self, worker: Any, hello: Any) -> None:
-        raise AssertionError(f"{worker.name} is let in")
+        raise AssertionError(f"{worker.name} is let in: {hello}")
 
 
 def machine() -> Any:

@@ -69,4 +69,3 @@ def test_a_loop_waits_at_its_end_for_what_runs_in_threads() -> None:
         runner.run(work())
 
     assert over.is_set()
-
