@@ -33,7 +33,8 @@ class Attached:
         self._signals = signals
         self._until = until
         self._places = Places({"jobs": [job], "attempt": "all", "follow": True, "lend": lend})
-        self._logs = self._events = 0
+        # The number of the request for output.
+        self._logs = 0
         # The number of the next event to tell.
         self._next_event = 0
         # Requests that pass a signal on, by their numbers, and signals that wait for the daemon; a cancel has 0.
@@ -70,7 +71,7 @@ class Attached:
             return self._seen(self._finished)
         self._logs = self._client.send("logs", **self._places.request())
         if tell_attempts:
-            self._events = self._client.send("events", job=self._job, follow=True, start=self._next_event)
+            self._client.send("events", job=self._job, follow=True, start=self._next_event)
         self._pay()
         while True:
             message = self._next()

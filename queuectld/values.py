@@ -124,20 +124,27 @@ def check_config(config: Config) -> None:
     """Refuse values that do not go together. Raises `BadConfigError` naming the key."""
     if config.tcp is None:
         return
-    host, _, port = config.tcp.rpartition(":")
-    if int(port) > 65535:
-        raise BadConfigError(f"`tcp` cannot be {config.tcp!r}: ports end at 65535", path="tcp")
-    if not _is_loopback(host.strip("[]")):
-        raise BadConfigError(
-            f"`tcp` cannot be {config.tcp!r}: only a loopback address (127.0.0.1, ::1, localhost) is safe without TLS",
-            path="tcp",
-        )
+    loopback(config.tcp)
     if config.token_file is None:
         raise BadConfigError("`tcp` needs `token_file`: whoever reaches the port has to show a token", path="tcp")
+
+
+def loopback(address: str) -> tuple[str, int]:
+    """Return host and port of ``127.0.0.1:PORT``, ``[::1]:PORT`` or ``localhost:PORT``; else raise `BadConfigError`."""
+    host, _, port = address.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    if not _is_loopback(host):
+        raise BadConfigError(
+            f"`tcp` cannot be {address!r}: only a loopback address (127.0.0.1, ::1, localhost) is safe without TLS",
+            path="tcp",
+        )
+    if int(port) > 65535:
+        raise BadConfigError(f"`tcp` cannot be {address!r}: ports end at 65535", path="tcp")
+    return host, int(port)
 
 
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return False

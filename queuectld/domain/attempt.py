@@ -63,7 +63,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_index: Count = 0
     # Nobody reported how much it was; only the disk can tell.
     output_unknown: bool = False
-    # What the command left running when it ended, as ``pid name``; it was ended too.
+    # What the command left running when it ended, as ``pid name``; it was ended too, or, with ``(kept)`` behind it, let
+    # be.
     leftovers: tuple[str, ...] = ()
     # One line for people: why it did not start, or the last line on stderr.
     message: str | None = None

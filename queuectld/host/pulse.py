@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-# A beat that comes so much later than it should means that the loop stood still.
+# What comes so much later than it should, a beat or a timer, means that the loop stood still.
 STALL: Final = 1.0
 # A loop that stood still is mentioned for so long.
 _MENTIONED: Final = 60.0

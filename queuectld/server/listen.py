@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import grp
-import ipaddress
 import os
 import socket
 import stat
@@ -14,6 +13,7 @@ from typing import Final, NamedTuple
 
 from queuectld.errors import BadConfigError, StoreLockedError
 from queuectld.host.handover import Listener
+from queuectld.values import loopback
 
 BACKLOG: Final = 1024
 
@@ -150,7 +150,7 @@ def _remove(name: str, directory: int) -> None:
 
 def listen_tcp(address: str) -> socket.socket:
     """Listen on ``127.0.0.1:PORT`` or ``[::1]:PORT``; anything else needs TLS. Raises `BadConfigError`."""
-    host, port = _loopback(address)
+    host, port = loopback(address)
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -160,22 +160,6 @@ def listen_tcp(address: str) -> socket.socket:
         sock.close()
         raise BadConfigError(f"cannot listen on {address}: {error.strerror}", path="tcp") from None
     return sock
-
-
-def _loopback(address: str) -> tuple[str, int]:
-    host, sign, port = address.rpartition(":")
-    host = host.strip("[]")
-    host = "127.0.0.1" if host == "localhost" else host
-    try:
-        allowed = bool(sign) and ipaddress.ip_address(host).is_loopback and 0 <= int(port) <= 65535
-    except ValueError:
-        allowed = False
-    if not allowed:
-        raise BadConfigError(
-            f"cannot listen on {address}: without TLS only the loopback, such as 127.0.0.1:7070, will do",
-            path="tcp",
-        )
-    return host, int(port)
 
 
 def read_token(path: str) -> str:

@@ -37,9 +37,14 @@ def migrate(database: Database, directory: Path = MIGRATIONS, *, keep_copy: bool
     database.run("COMMIT")
 
 
+def newest_version() -> int:
+    """Return the version of the tables that this program makes and reads."""
+    return len(list(MIGRATIONS.glob("[0-9]*.sql")))
+
+
 def check_version(database: Database) -> None:
     """Make sure that this version can read the tables. Raises `StoreTooNewError`, `StoreDamagedError`, `StoreError`."""
-    newest = len(list(MIGRATIONS.glob("[0-9]*.sql")))
+    newest = newest_version()
     if _known_version(database, newest) < newest:
         raise StoreError(
             f"the database {database.path} has to be migrated first, which `queuectld` does when it starts"
@@ -48,7 +53,7 @@ def check_version(database: Database) -> None:
 
 def check_not_newer(database: Database) -> None:
     """Make sure that `migrate` knows what to do with the tables. Raises `StoreTooNewError`, `StoreDamagedError`."""
-    _known_version(database, len(list(MIGRATIONS.glob("[0-9]*.sql"))))
+    _known_version(database, newest_version())
 
 
 def _known_version(database: Database, newest: int) -> int:

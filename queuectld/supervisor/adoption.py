@@ -8,10 +8,10 @@ import structlog
 
 from queuectld.config import Holder
 from queuectld.domain.attempt import Attempt, Reason
+from queuectld.host.pulse import STALL
 from queuectld.service.attempts import vanished
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Surroundings
-from queuectld.supervisor.health import STALL
 from queuectld.supervisor.link import Link
 from queuectld.supervisor.machine import Process
 from queuectld.supervisor.records import Records

@@ -195,6 +195,6 @@ def _enable(root: str, wanted: Collection[str]) -> tuple[str, ...]:
 def _strays(home: str, name: str) -> list[str]:
     """Find the directories of that name all over the hierarchy: a daemon may start where the one before was not."""
     top = Path(home)
-    while top.parent.stat().st_dev == top.stat().st_dev:
+    while top.parent != top and (top.parent / "cgroup.procs").exists():
         top = top.parent
     return [place for place in cgroups.below(str(top)) if Path(place).name == name]

@@ -10,6 +10,7 @@ from typing import Final, assert_never
 import structlog
 
 from queuectld.config import Holder
+from queuectld.host.pulse import STALL
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.link import Phase
 from queuectld.supervisor.machine import Machine
@@ -19,21 +20,18 @@ from queuectld.supervisor.worker import Worker
 
 log = structlog.get_logger()
 
-# If a reading comes so much later than it should, the loop stood still, and silence says nothing about workers.
-STALL: Final = 1.0
 # A worker that dies before its first word, or cannot be started: wait so long, then twice as long, up to the last.
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 30.0
 
-
 # Told when a reading was due, and after how many seconds the next one comes.
-Beat = Callable[[float, float], None]
+OnBeat = Callable[[float, float], None]
 
 
 class Health:
     """Looks at the workers, and starts, retires and kills them as the plan says."""
 
-    def __init__(self, crew: Crew, config: Holder, machine: Machine, replan: Callable[[], None], beat: Beat) -> None:
+    def __init__(self, crew: Crew, config: Holder, machine: Machine, replan: Callable[[], None], beat: OnBeat) -> None:
         """`replan` is called after each reading, and when a pause between starts is over; `beat` before each one."""
         self._crew = crew
         self._config = config
@@ -44,7 +42,8 @@ class Health:
         self._timer: asyncio.TimerHandle | None = None
         self._reading: asyncio.Task[Mapping[int, Reading | None]] | None = None
         self._due = 0.0
-        # Only right after a reading that came in time: after a stall, what woke the loop may come before their beats.
+        # Only right after a reading that came in time: where the loop stood still, silence says nothing about workers,
+        # and after that, what woke the loop may come before their beats.
         self._judge_silence = False
         self._pause = 0.0
         self._spawn_after = 0.0

@@ -41,7 +41,7 @@ class KeptProcesses:
         pids = {pid for one in kept.values() for pid, start in self._living(one, by_pid)}
         pids.update(pid for token in kept for group in self._groups_of(token) for pid in cgroups.members(group))
         markers = frozenset(f"{self._store}/{token}".encode() for token in kept)
-        return Spared(frozenset(_with_descendants(pids, by_pid.values())), markers)
+        return Spared(frozenset(procfs.family(pids, by_pid.values())), markers)
 
     def tokens(self) -> frozenset[int]:
         """Return the attempts that left something."""
@@ -85,17 +85,3 @@ class KeptProcesses:
             with contextlib.suppress(OSError, msgspec.MsgspecError):
                 if path.suffix[1:].isdigit():
                     yield int(path.suffix[1:]), msgspec.json.decode(path.read_bytes(), type=Kept)
-
-
-def _with_descendants(pids: Iterable[int], processes: Iterable[procfs.Stat]) -> set[int]:
-    children: dict[int, list[int]] = {}
-    for one in processes:
-        children.setdefault(one.ppid, []).append(one.pid)
-    found: set[int] = set()
-    waiting = list(pids)
-    while waiting:
-        pid = waiting.pop()
-        if pid not in found:
-            found.add(pid)
-            waiting += children.get(pid, ())
-    return found

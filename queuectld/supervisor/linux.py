@@ -23,6 +23,7 @@ from queuectld.supervisor.rescue import Host, Household, Remains, end_remains
 from queuectld.supervisor.vitals import Reading, Subject, examine
 from queuectld.worker import procfs
 from queuectld.worker.cgroups import members, remove
+from queuectld.worker.options import Options, store_served_by
 
 # Signals that a daemon under a service manager or a shell may have had blocked or ignored, and that must not be
 # inherited that way by workers and their commands.
@@ -104,10 +105,9 @@ class LinuxMachine:
 
     def spawn(self, name: str, orphan_timeout: float) -> Process:
         """Start a worker. Raises `OSError`."""
-        argv = [sys.executable, *self._marks(), "--name", name, "--orphan-timeout", str(orphan_timeout)]
-        if self._groups.root is not None and self._groups.home is not None:
-            argv += ["--cgroups", self._groups.root, "--home", self._groups.home]
-        pid = self.start_child(lambda: self._spawn(argv))
+        groups = self._groups
+        options = Options(str(self._state.path), self._store, name, orphan_timeout, groups.root, groups.home)
+        pid = self.start_child(lambda: self._spawn([sys.executable, *options.words()]))
         with contextlib.suppress(ProcessLookupError):
             self._files.restore(pid)
         return Process(pid, procfs.start_time(pid) or 0)
@@ -123,10 +123,6 @@ class LinuxMachine:
         """Return the living children that did not flee to us."""
         found = [procfs.stat(pid) for pid in tuple(self._household.known)]
         return [Process(one.pid, one.start) for one in found if one and one.alive and one.ppid == os.getpid()]
-
-    def _marks(self) -> list[str]:
-        """By which a worker of ours is known in the list of processes."""
-        return ["-P", "-m", "queuectld.worker", "--state", str(self._state.path), "--store", self._store]
 
     def _spawn(self, argv: list[str]) -> int:
         log = self._state.path / "workers.log"
@@ -153,11 +149,11 @@ class LinuxMachine:
     def find(self, known: Iterable[int]) -> Sequence[Process]:
         """Return living workers of this store that are not among the `known`."""
         known = frozenset(known)
-        marks = [os.fsencode(word) for word in self._marks()]
+        state = str(self._state.path)
         found = {
             process.pid: process
             for process in procfs.processes()
-            if process.alive and process.pid not in known and _is_ours(process.pid, marks)
+            if process.alive and process.pid not in known and store_served_by(process.pid, state) == self._store
         }
         # A child of a worker that is about to become a command looks like it for a moment.
         families = found.keys() | known
@@ -232,8 +228,3 @@ class LinuxMachine:
     async def end_remains(self, remains: Remains, report: Callable[[str], None]) -> list[str]:
         """End everything in the kill set of an attempt. Raises `OSError`."""
         return await end_remains(remains, Host(self._household, self._groups, self._kept), report)
-
-
-def _is_ours(pid: int, marks: list[bytes]) -> bool:
-    words = procfs.command_line(pid)
-    return words[1 : len(marks) + 1] == marks and procfs.owner(pid) == os.geteuid()

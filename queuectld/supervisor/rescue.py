@@ -118,17 +118,16 @@ def _kill_set(
     doomed = fenced | set(procfs.marked(remains.marker.encode()))
     session = _session(remains, others)
     found = {
-        process.pid: process
+        process.pid
         for process in others
         if process.ppid == me or process.pid in doomed or (session is not None and process.session == session)
     }
     if kept:
-        found = {pid: process for pid, process in found.items() if procfs.marker(pid) not in kept}
+        found = {pid for pid in found if procfs.marker(pid) not in kept}
     # A child of the doomed is doomed too, even if it has a session of its own and no marker: once its parent is gone
     # it could only be told from a stranger if it came to us.
-    while more := [process for process in others if process.ppid in found and process.pid not in found]:
-        found |= {process.pid: process for process in more}
-    return list(found.values())
+    found = procfs.family(found, others)
+    return [process for process in others if process.pid in found]
 
 
 def _session(remains: Remains, others: list[procfs.Stat]) -> int | None:

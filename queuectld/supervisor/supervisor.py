@@ -33,8 +33,7 @@ from queuectld.supervisor.adoption import Adoption
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Dispatcher
 from queuectld.supervisor.endings import Endings
-from queuectld.supervisor.health import Beat as HealthBeat
-from queuectld.supervisor.health import Health
+from queuectld.supervisor.health import Health, OnBeat
 from queuectld.supervisor.link import Phase
 from queuectld.supervisor.machine import Process
 from queuectld.supervisor.records import Records
@@ -59,7 +58,7 @@ class Supervisor:
         config: Holder,
         world: World,
         *,
-        beat: HealthBeat = lambda _due, _interval: None,
+        beat: OnBeat = lambda _due, _interval: None,
     ) -> None:
         """Put the parts together; nothing happens before `start`. `beat` is called with each check of the health."""
         self._records = records

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 from queuectld.errors import StoreError
 from queuectld.supervisor.groups import find_groups
+from queuectld.supervisor.kept import KeptProcesses
 from queuectld.worker import procfs
+from queuectld.worker.options import store_served_by
 
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.005
-_WORKER: Final = (b"-P", b"-m", b"queuectld.worker", b"--state")
 
 
 def end_all(state: Path, stores: Iterable[str]) -> tuple[int, int]:
@@ -24,32 +25,35 @@ def end_all(state: Path, stores: Iterable[str]) -> tuple[int, int]:
     What attempts left running on purpose is spared. Return how many workers and how many other processes it was.
     Raises `StoreError` if something does not die.
     """
-    workers = {
-        process.pid: process for process in procfs.processes() if process.alive and _is_worker(process.pid, state)
-    }
     if (mark := os.environb.get(procfs.MARKER_VARIABLE.encode())) is not None:
         raise StoreError(
             f"this runs within a job ({mark.decode(errors='replace')}), which would have to be ended first"
         )
-    names = {*stores, *(name for pid in workers if (name := _store_of(pid)))}
-    kept = _kept(state)
+    served = {
+        process: store
+        for process in procfs.processes()
+        if process.alive and (store := store_served_by(process.pid, str(state)))
+    }
+    workers = frozenset(process.pid for process in served)
+    groups = {store: find_groups(store, wanted=False) for store in {*stores, *served.values()}}
+    kept = {store: KeptProcesses(state, store, procfs.boot_id(), its) for store, its in groups.items()}
     # A worker that stands still reports nothing, starts nothing, and keeps all that it started below it.
-    for process in workers.values():
+    for process in served:
         procfs.signal_process(process.pid, process.start, signal.SIGSTOP)
-    others = _end_others(workers.keys(), names, kept)
-    for process in workers.values():
+    others = _end_others(workers, kept)
+    for process in served:
         procfs.signal_process(process.pid, process.start, signal.SIGKILL)
-    others += _end_others((), names, kept)
-    for name in names:
-        find_groups(name, wanted=False).sweep(live=(), workers=(), spared=_marked(kept))
+    others += _end_others(frozenset(), kept)
+    for store, its in groups.items():
+        its.sweep(live=kept[store].tokens(), workers=(), spared=kept[store].spared().pids)
     return len(workers), others
 
 
-def _end_others(workers: Iterable[int], stores: Iterable[str], kept: frozenset[bytes]) -> int:
+def _end_others(workers: frozenset[int], kept: dict[str, KeptProcesses]) -> int:
     ended: set[int] = set()
     until, quiet = time.monotonic() + _PATIENCE, 0
     while quiet < 2:
-        found = _doomed(frozenset(workers), stores, kept)
+        found = _doomed(workers, kept)
         for process in found:
             procfs.signal_process(process.pid, process.start, signal.SIGKILL)
         ended |= {process.pid for process in found}
@@ -61,35 +65,14 @@ def _end_others(workers: Iterable[int], stores: Iterable[str], kept: frozenset[b
     return len(ended)
 
 
-def _doomed(workers: frozenset[int], stores: Iterable[str], kept: frozenset[bytes]) -> list[procfs.Stat]:
-    living = [process for process in procfs.processes() if process.alive and process.pid not in {os.getpid(), *workers}]
+def _doomed(workers: frozenset[int], kept: dict[str, KeptProcesses]) -> Sequence[procfs.Stat]:
+    foreign = workers | {os.getpid()}
+    living = [process for process in procfs.processes() if process.alive and process.pid not in foreign]
     marks = {process.pid: procfs.marker(process.pid) for process in living}
-    wanted = tuple(f"{store}/".encode() for store in stores)
-    found = {process.pid for process in living if (mark := marks[process.pid]) and mark.startswith(wanted)}
-    spared = {process.pid for process in living if marks[process.pid] in kept}
-    family = workers | found
-    while more := {process.pid for process in living if process.ppid in family} - family:
-        family |= more
-        found |= more
-    while more := {process.pid for process in living if process.ppid in spared} - spared:
-        spared |= more
-    return [process for process in living if process.pid in found - spared]
-
-
-def _is_worker(pid: int, state: Path) -> bool:
-    words = procfs.command_line(pid)
-    return tuple(words[1:6]) == (*_WORKER, os.fsencode(state)) and procfs.owner(pid) == os.geteuid()
-
-
-def _store_of(pid: int) -> str | None:
-    words = procfs.command_line(pid)
-    return words[words.index(b"--store") + 1].decode() if b"--store" in words[:-1] else None
-
-
-def _kept(state: Path) -> frozenset[bytes]:
-    """Return the markers of attempts whose leftovers are to live."""
-    return frozenset(file.name.replace(".", "/", 1).encode() for file in (state / "kept").glob("*.*"))
-
-
-def _marked(marks: frozenset[bytes]) -> frozenset[int]:
-    return frozenset(process.pid for process in procfs.processes() if procfs.marker(process.pid) in marks)
+    ours = tuple(f"{store}/".encode() for store in kept)
+    marked = {pid for pid, mark in marks.items() if mark and mark.startswith(ours)}
+    spared = [its.spared(living) for its in kept.values()]
+    let_be = {pid for one in spared for pid in one.pids}
+    let_be |= {pid for one in spared for pid in marked if marks[pid] in one.markers}
+    doomed = procfs.family(workers | marked, living) - procfs.family(let_be, living)
+    return [process for process in living if process.pid in doomed]

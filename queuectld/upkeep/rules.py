@@ -12,7 +12,7 @@ import msgspec
 from queuectld.errors import StoreDamagedError
 from queuectld.store.damage import inspect
 from queuectld.store.database import Database
-from queuectld.store.migrate import MIGRATIONS, check_not_newer, version_of
+from queuectld.store.migrate import check_not_newer, newest_version, version_of
 from queuectld.store.rows import JOB, job_of
 
 # Of one kind of trouble so much is told.
@@ -121,7 +121,7 @@ def _problems(database: Database) -> Iterator[str]:
             yield from (f"SQLite: {line}" for text in found for line in text.splitlines())
             return
         # Older tables are another matter; they are brought up to date at the next start.
-        if version_of(database) == len(list(MIGRATIONS.glob("[0-9]*.sql"))):
+        if version_of(database) == newest_version():
             yield from _broken_rules(database)
             yield from _unreadable(database)
     except StoreDamagedError as error:

@@ -10,7 +10,8 @@ import os
 import sys
 
 from queuectld.worker import procfs
-from queuectld.worker.loop import Loop, Options
+from queuectld.worker.loop import Loop
+from queuectld.worker.options import read_options
 
 
 def main(arguments: list[str]) -> None:
@@ -23,22 +24,6 @@ def main(arguments: list[str]) -> None:
     # Keeps no file system busy; all paths are absolute.
     os.chdir("/")
     Loop(options).run()
-
-
-def read_options(arguments: list[str]) -> Options:
-    """Read the command line. Raises `SystemExit` if it is not what a daemon says."""
-    given = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    try:
-        return Options(
-            state=os.path.abspath(given["--state"]),
-            store=given["--store"],
-            name=given["--name"],
-            orphan_timeout=float(given["--orphan-timeout"]),
-            cgroups=given.get("--cgroups"),
-            home=given.get("--home"),
-        )
-    except (KeyError, ValueError) as error:
-        raise SystemExit(f"a worker is started by queuectld, not by hand: {error}") from error
 
 
 if __name__ == "__main__":

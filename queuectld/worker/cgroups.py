@@ -150,7 +150,50 @@ def enable(directory: str, names: list[str]) -> None:
         _write(f"{directory}/cgroup.subtree_control", " ".join(f"+{name}" for name in names).encode())
 
 
+# What controllers tell and do. Without the controller, or without a cgroup, there is no such file.
+
+
+def cpu_seconds(directory: str) -> float | None:
+    """Return the seconds of processor time of all that ever ran in a cgroup."""
+    found = _field(f"{directory}/cpu.stat", "usage_usec")
+    return None if found is None else found / 1e6
+
+
+def oom_kills(directory: str) -> int | None:
+    """Return how many processes of a cgroup the kernel has killed for want of memory."""
+    return _field(f"{directory}/memory.events", "oom_kill")
+
+
+def confine(directory: str, most: int) -> bool:
+    """Let the kernel hold a cgroup to so many bytes of memory; return whether it does.
+
+    It kills all of it at once: half a tree is of no use. Swap would put the end off, and take the host along. Not where
+    we are in it ourselves.
+    """
+    if os.getpid() in _pids(directory) or not _wrote(f"{directory}/memory.max", b"%d" % most):
+        return False
+    _wrote(f"{directory}/memory.oom.group", b"1")
+    _wrote(f"{directory}/memory.swap.max", b"0")
+    return True
+
+
 # Inside.
+
+
+def _field(path: str, name: str) -> int | None:
+    try:
+        fields = dict(line.split(" ", 1) for line in _read(path).splitlines())
+        return int(fields[name])
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _wrote(path: str, data: bytes) -> bool:
+    try:
+        _write(path, data)
+    except OSError:
+        return False
+    return True
 
 
 def _pids(directory: str) -> list[int]:

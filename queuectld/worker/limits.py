@@ -9,7 +9,7 @@ from collections import deque
 from typing import Final
 
 from queuectld.protocol.worker_messages import Reason, RunSpec
-from queuectld.worker import oom, usage
+from queuectld.worker import cgroups, oom, usage
 from queuectld.worker.watch import Excess, Watch
 
 # What a shell exits with when the kernel, or anybody, has killed what it ran last.
@@ -26,7 +26,7 @@ class Limits:
 
     def __init__(self, spec: RunSpec, now: float) -> None:
         self._spec = spec
-        confined = bool(spec.memory and spec.cgroup and usage.confine(spec.cgroup, spec.memory))
+        confined = bool(spec.memory and spec.cgroup and cgroups.confine(spec.cgroup, spec.memory))
         self._memory = None if confined else spec.memory
         self._watch: Watch | None = None
         if self._memory is not None or spec.cpu is not None:
@@ -56,7 +56,7 @@ class Limits:
         return excess
 
     def _cpu(self, pids: list[int], reaped: float) -> float:
-        exact = usage.cgroup_cpu(self._spec.cgroup) if self._spec.cgroup else None
+        exact = cgroups.cpu_seconds(self._spec.cgroup) if self._spec.cgroup else None
         return reaped + usage.cpu(pids) if exact is None else exact
 
     def floods(self, written: int) -> bool:
@@ -85,7 +85,7 @@ class Limits:
     def _starved(self, pid: int, code: int) -> bool:
         if code not in {-signal.SIGKILL, _CHILD_KILLED}:
             return False
-        kills = usage.cgroup_oom_kills(self._spec.cgroup) if self._spec.cgroup else None
+        kills = cgroups.oom_kills(self._spec.cgroup) if self._spec.cgroup else None
         if kills is not None:
             return kills > 0
         # Not the last answer: it may count a kill whose victim has only now let go of all its memory.

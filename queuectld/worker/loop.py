@@ -11,7 +11,7 @@ import time
 from collections import deque
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Final, NamedTuple, assert_never
+from typing import Final, assert_never
 
 from queuectld.protocol.worker_messages import Outcome, Reason, RunSpec
 from queuectld.worker import kept, outcomes, procfs
@@ -32,23 +32,12 @@ from queuectld.worker.command import NotStarted, Spawner
 from queuectld.worker.enclosure import Enclosure, Group, enclosure_name
 from queuectld.worker.execution import Execution
 from queuectld.worker.link import Link
+from queuectld.worker.options import Options
 
 # A message to a daemon that does not read is given so long when the worker ends, in milliseconds.
 _LAST_WORDS: Final = 1000
 # What `poll` takes is limited; a day, in milliseconds.
 _LONGEST_SLEEP: Final = 86_400_000.0
-
-
-class Options(NamedTuple):
-    """What a worker is told on its command line."""
-
-    state: str
-    store: str
-    name: str
-    orphan_timeout: float
-    # Where cgroups for workers and attempts are made, and the one that the daemon is in; None: nowhere.
-    cgroups: str | None
-    home: str | None
 
 
 class Loop:

@@ -11,7 +11,7 @@ import ctypes
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 MARKER_VARIABLE: Final = "QUEUECTL_ATTEMPT_TOKEN"
@@ -87,6 +87,21 @@ def processes() -> Iterator[Stat]:
     for entry in os.listdir("/proc"):
         if entry.isdigit() and (found := stat(int(entry))):
             yield found
+
+
+def family(roots: Iterable[int], everything: Iterable[Stat]) -> set[int]:
+    """Return these processes and all that are below them, on ways that lead through `everything` alone."""
+    children: dict[int, list[int]] = {}
+    for process in everything:
+        children.setdefault(process.ppid, []).append(process.pid)
+    found: set[int] = set()
+    waiting = list(roots)
+    while waiting:
+        pid = waiting.pop()
+        if pid not in found:
+            found.add(pid)
+            waiting += children.get(pid, ())
+    return found
 
 
 def marked(marker: bytes) -> list[int]:

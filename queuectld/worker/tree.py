@@ -91,24 +91,18 @@ class Tree:
         return process.pgrp == self._leader
 
     def _members(self, everything: list[procfs.Stat]) -> list[procfs.Stat]:
-        children: dict[int, list[procfs.Stat]] = {}
-        for process in everything:
-            children.setdefault(process.ppid, []).append(process)
-        members: dict[int, procfs.Stat] = {}
-        waiting = [self._me]
-        while waiting:
-            for child in children.get(waiting.pop(), ()):
-                members[child.pid] = child
-                waiting.append(child.pid)
+        below = procfs.family((self._me,), everything)
         # These are descendants already, or the kernel has been asked for something unusual.
-        marked = set(procfs.marked(self._marker))
+        others = set(procfs.marked(self._marker))
         if self._group is not None:
-            marked.update(self._group.members())
-        for process in everything:
-            in_session = process.session == self._leader and not self._leader_reaped
-            if process.pid != self._me and (in_session or process.pid in marked):
-                members.setdefault(process.pid, process)
-        return list(members.values())
+            others.update(self._group.members())
+        session = None if self._leader_reaped else self._leader
+        members = below | others
+        return [
+            process
+            for process in everything
+            if process.pid != self._me and (process.pid in members or process.session == session)
+        ]
 
     def _reap(self, pid: int) -> int:
         reaped, status, usage = os.wait4(pid, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""What the tree of a command uses, as /proc and its cgroup know it.
+"""What the tree of a command uses, as /proc knows it.
 
 Processes come and go while they are looked at, so every number is a good estimate and no more; what is missed now is
 seen by the next look. Nothing is counted twice: parents are read before their children.
@@ -101,64 +101,6 @@ def _ticks(pid: int) -> int:
         return 0
     # User and system time, of itself and of its children.
     return sum(map(int, fields[11:15]))
-
-
-# Cgroups. None of these has to be there: without the controller, or without a cgroup, there is no file.
-
-
-def cgroup_cpu(directory: str) -> float | None:
-    """Return the seconds of processor time of all that ever ran in a cgroup."""
-    found = _field(f"{directory}/cpu.stat", b"usage_usec")
-    return None if found is None else found / 1e6
-
-
-def cgroup_oom_kills(directory: str) -> int | None:
-    """Return how many processes of a cgroup the kernel has killed for want of memory."""
-    return _field(f"{directory}/memory.events", b"oom_kill")
-
-
-def confine(directory: str, most: int) -> bool:
-    """Let the kernel hold a cgroup to so many bytes of memory; return whether it does.
-
-    It kills all of it at once: half a tree is of no use. Swap would put the end off, and take the host along. Not where
-    we are in it ourselves.
-    """
-    if _is_in(directory) or not _write(f"{directory}/memory.max", str(most)):
-        return False
-    _write(f"{directory}/memory.oom.group", "1")
-    _write(f"{directory}/memory.swap.max", "0")
-    return True
-
-
-def _is_in(directory: str) -> bool:
-    try:
-        return str(os.getpid()).encode() in _read(f"{directory}/cgroup.procs").split()
-    except OSError:
-        return False
-
-
-def _field(path: str, name: bytes) -> int | None:
-    try:
-        text = b"\n" + _read(path)
-    except OSError:
-        return None
-    _, found, rest = text.partition(b"\n" + name + b" ")
-    return int(rest.split(None, 1)[0]) if found else None
-
-
-def _write(path: str, text: str) -> bool:
-    try:
-        # Never made: in a place that is no cgroup this must not look like success.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        os.write(descriptor, text.encode())
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _read(path: str) -> bytes:

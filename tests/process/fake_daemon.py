@@ -136,7 +136,7 @@ class FakeDaemon:
         ]
         command += ["--name", "w1", "--orphan-timeout", str(orphan_timeout)]
         if self.cgroups is not None:
-            command += ["--cgroups", self.cgroups, "--home", os.path.dirname(self.cgroups)]
+            command += ["--cgroups", self.cgroups, "--home", str(Path(self.cgroups).parent)]
         worker = subprocess.Popen(command, start_new_session=True, **options)
         self.workers.append(worker)
         return worker

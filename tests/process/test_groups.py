@@ -14,6 +14,7 @@ from queuectld.protocol.replies import Isolation
 from queuectld.supervisor import groups
 from queuectld.supervisor.groups import Groups, end, find_groups
 from queuectld.supervisor.kept import KeptProcesses, Spared
+from queuectld.upkeep.ending import end_all
 from queuectld.worker import cgroups, kept, procfs
 from tests import cgroup_place
 from tests.process.fake_daemon import until
@@ -244,6 +245,16 @@ def test_what_is_kept_is_spared_with_its_children_its_cgroup_and_its_marker(memo
         os.kill(child, signal.SIGKILL)
         elder.kill()
         elder.wait()
+
+
+def test_what_is_kept_outlives_a_restore_of_the_queue(tmp_path, root, sleeper):
+    kept_one, beside = sleeper(f"{root}/7"), sleeper(f"{root}/8")
+    keep(tmp_path, 7, kept_one.pid)
+
+    end_all(tmp_path, [STORE])
+
+    assert died(beside)
+    assert lives(kept_one)
 
 
 def test_what_has_the_number_of_something_kept_is_not_it(memory, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 GROUND = {"errors", "domain"}
-SETTINGS = {"config", "keys"}
+SETTINGS = {"config", "keys", "values"}
 
 # By part of `queuectld` (a package, or a module beside them): the other parts that it may import.
 MAY_IMPORT = {

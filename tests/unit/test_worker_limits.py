@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from queuectld.protocol.worker_messages import Reason, RunSpec
-from queuectld.worker import oom, usage
+from queuectld.worker import cgroups, oom
 from queuectld.worker.limits import Limits
 
 MIB = 1 << 20
@@ -76,9 +76,9 @@ def test_nothing_is_looked_at_before_its_time(cgroup):
 
 
 def test_what_is_no_cgroup_says_nothing(tmp_path):
-    assert usage.cgroup_cpu(str(tmp_path)) is None
-    assert usage.cgroup_oom_kills(str(tmp_path)) is None
-    assert not usage.confine(str(tmp_path), 1)
+    assert cgroups.cpu_seconds(str(tmp_path)) is None
+    assert cgroups.oom_kills(str(tmp_path)) is None
+    assert not cgroups.confine(str(tmp_path), 1)
 
 
 @pytest.mark.parametrize(
