@@ -301,6 +301,15 @@ def test_files_that_are_no_list_of_what_is_kept_are_left_alone(memory, tmp_path)
     assert len(list(directory.iterdir())) == 4
 
 
+def test_what_the_disk_takes_piece_by_piece_is_written_down_as_a_whole(memory, tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+
+    keep(tmp_path, 7, os.getpid())
+
+    assert os.getpid() in memory.spared().pids
+
+
 def test_what_cannot_be_written_down_leaves_nothing_half(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -426,10 +426,12 @@ def kept(folder):
 
 
 def test_what_comes_first_gives_the_reason(daemon):
-    program = "import time\nwhile time.process_time() < 0.2: pass\nprint('x' * 2000, flush=True)\ntime.sleep(1000)"
+    work = "import time\nwhile time.process_time() < %s: pass\nprint('x' * 2000, flush=True)\ntime.sleep(1000)"
+    # So long that it is ended before it writes, however late its worker looks.
+    short, program = work % 0.2, work % 10
     limits = {"timeout": 1000.0, "cpu": 500.0, "memory": 1 << 34, "silent_timeout": 1000.0, "output_limit": 1000}
 
-    assert run_python(daemon, program, **limits, output_end=True).reason is Reason.OUTPUT_LIMIT
+    assert run_python(daemon, short, **limits, output_end=True).reason is Reason.OUTPUT_LIMIT
     assert run_python(daemon, program, **limits | {"timeout": 0.05}, output_end=True).reason is Reason.TIMEOUT
     assert run_python(daemon, program, **limits | {"cpu": 0.05}, output_end=True).reason is Reason.CPU_LIMIT
     assert run_python(daemon, program, **limits | {"silent_timeout": 0.05}, output_end=True).reason is Reason.SILENT

@@ -1,0 +1,45 @@
+"""What is ended in place of a dead worker, where numbers of processes were given out again."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from queuectld.protocol.replies import Isolation
+from queuectld.supervisor.groups import Groups
+from queuectld.supervisor.kept import KeptProcesses
+from queuectld.supervisor.rescue import Host, Household, Remains, end_remains
+from queuectld.worker import procfs
+
+# Says the number of a child in the same session.
+FAMILY = "import subprocess as s; child = s.Popen(['sleep', '1000']); print(child.pid, flush=True); child.wait()"
+
+
+@pytest.fixture
+def leader() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_a_worker_that_got_the_number_of_a_command_keeps_what_it_has_just_forked(
+    leader: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    assert leader.stdout is not None
+    child = int(leader.stdout.readline())
+    groups = Groups(Isolation(cgroup=None, controllers=(), reason="not wanted"), None)
+    host = Host(Household([leader.pid]), groups, KeptProcesses(tmp_path, "store", procfs.boot_id(), groups))
+    start = procfs.start_time(leader.pid)
+    assert start is not None
+    earlier = Remains("store/1", leader.pid, start - 1, 1, worker=(0, 0), ended=False)
+    same = earlier._replace(pid_start=start)
+
+    assert asyncio.run(end_remains(earlier, host, pytest.fail)) == []
+    assert asyncio.run(end_remains(same, host, pytest.fail)) == [f"{child} sleep"]
