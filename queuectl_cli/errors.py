@@ -15,6 +15,7 @@ STATUS: Final[Mapping[str, int]] = {
     "disk_full": 75,
     "draining": 75,
     "too_many_clients": 75,
+    "too_much_held": 75,
     "duplicate_id": 4,
     "duplicate_key": 4,
     "forbidden": 77,

@@ -146,6 +146,12 @@ class TooManyClientsError(QueueCTLError):
     code = "too_many_clients"
 
 
+class TooMuchHeldError(QueueCTLError):
+    """Clients have the daemon keep more for them than it may; finish what was begun, read the answers, or try later."""
+
+    code = "too_much_held"
+
+
 class BadConfigError(QueueCTLError):
     """The configuration is not valid."""
 

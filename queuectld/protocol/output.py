@@ -68,6 +68,6 @@ def base_name(seq: int, number: int) -> str:
     return f"{seq // 1000}/{seq}.{number}"
 
 
-def outcome_name(store: str, token: int) -> str:
-    """The file in ``<state>/outcomes`` in which a worker without a daemon leaves an outcome, as one `Ended` in JSON."""
+def attempt_name(store: str, token: int) -> str:
+    """The file of an attempt in ``<state>/outcomes`` and ``<state>/kept``: what its worker leaves for the daemon."""
     return f"{store}.{token}"

@@ -64,6 +64,7 @@ ERROR_CODES: Final = (
     "store_locked",
     "store_too_new",
     "too_many_clients",
+    "too_much_held",
     "unauthenticated",
     "unknown_op",
     "unsupported",

@@ -7,19 +7,42 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from queuectld.domain.job import State
-from queuectld.errors import WrongStateError
+from queuectld.domain.spec import JobSpec
+from queuectld.errors import QueueCTLError, WrongStateError
 from queuectld.protocol.messages import Cancel, CountJobs
-from queuectld.protocol.replies import Changed, Count
+from queuectld.protocol.replies import Changed, Count, Enqueued
 from queuectld.server.desk import Desk
 from queuectld.service import change
 from queuectld.service.change import Act, AnyBulk, Live, Progress
 from queuectld.service.jobs import begin_count, count_on
 from queuectld.service.selection import refusal
-from queuectld.store.base import Entry
+from queuectld.service.submit import read_specs
+from queuectld.store.base import Entry, Reader, Store
 
 # Seconds behind the KILL after which a cancel answers, and says what holds it up.
 PATIENCE: Final = 5.0
+# Jobs that are read at a time: some 10 ms.
+_SLICE: Final = 1000
+# Stores jobs, given what each of them says.
+Storing = Callable[[Store, Sequence[JobSpec | QueueCTLError]], Enqueued]
+
+
+async def enqueue_many(desk: Desk, jobs: Sequence[msgspec.Raw], store_all: Storing) -> Enqueued:
+    """Read many jobs beside the store, in parts, then store them in one transaction, which is the shorter for it."""
+    specs: list[JobSpec | QueueCTLError] = []
+    wrong = 0
+    for start in range(0, len(jobs), _SLICE):
+        read = partial(_read, jobs=jobs[start : start + _SLICE], wrong=wrong)
+        specs += await desk.ledger.read(read)
+        wrong += sum(isinstance(spec, QueueCTLError) for spec in specs[start:])
+    return await desk.ledger.write(lambda store: store_all(store, specs), sheds=True)
+
+
+def _read(_store: Reader, *, jobs: Sequence[msgspec.Raw], wrong: int) -> list[JobSpec | QueueCTLError]:
+    return read_specs(jobs, wrong=wrong)
 
 
 async def change_many(desk: Desk, request: AnyBulk, user: str) -> Changed:

@@ -41,7 +41,7 @@ from queuectld.protocol.replies import Done, Pong, Welcomed
 from queuectld.protocol.words import VERSION
 from queuectld.server import settings
 from queuectld.server.await_jobs import await_jobs
-from queuectld.server.bulk import cancel_many, change_many, count_many
+from queuectld.server.bulk import cancel_many, change_many, count_many, enqueue_many
 from queuectld.server.desk import Desk
 from queuectld.server.follow_logs import follow_logs
 from queuectld.server.plan import Change, Now, Plan, Read, Reads, Stop, Stream, Write
@@ -55,6 +55,8 @@ from queuectld.service.submit import Terms
 from queuectld.service.views import iso
 
 _STAGED: Final = b'"staged"'
+# Jobs of a request above which they are not read while others wait for the store.
+_MANY: Final = 500
 
 
 def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
@@ -99,7 +101,8 @@ def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
         case WorkerStop():
             return _change(partial(settings.stop_workers, desk, request, user))
         case GetStatus():
-            return _status(desk)
+            # Beside the writes: how the daemon is can be asked while it stores a hundred thousand jobs, or is stuck.
+            return Read(partial(report, basis=_basis(desk)))
         case Events():
             return Stream(partial(tell_events, desk, request))
         case ConfigList():
@@ -129,7 +132,7 @@ async def _reexec(desk: Desk) -> Done:
     return Done()
 
 
-def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Write:
+def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Plan:
     jobs, inputs = request.jobs, {}
     if request.staged is not None or any(_STAGED in bytes(job) for job in jobs):
         jobs = (*(staging.jobs(request.staged) if request.staged is not None else ()), *jobs)
@@ -138,16 +141,10 @@ def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Write
             # Taken up, whatever becomes of it.
             staging.clear()
     terms = Terms(user, desk.config, desk.policy, desk.control.limit, desk.ahead, desk.clock())
-    return Write(partial(submit.enqueue, request=request, jobs=jobs, inputs=inputs, terms=terms), sheds=True)
-
-
-def _status(desk: Desk) -> Plan:
-    basis = _basis(desk)
-    if desk.vigil.stuck:
-        # Somebody wants to know why.
-        return Read(partial(report, basis=basis, next_due=None))
-    # By the connection that writes: it has the counts in memory, and knows what is due next.
-    return Write(lambda store: report(store, basis, next_due=store.next_due()))
+    work = partial(submit.enqueue, request=request, jobs=jobs, inputs=inputs, terms=terms)
+    if len(jobs) <= _MANY:
+        return Write(work, sheds=True)
+    return Change(lambda _settled: enqueue_many(desk, jobs, lambda store, specs: work(store, specs=specs)))
 
 
 def _basis(desk: Desk) -> Basis:

@@ -26,6 +26,7 @@ from queuectld.protocol.frames import Greeting
 from queuectld.protocol.messages import AnyRequest, Hello
 from queuectld.protocol.words import INFLIGHT_LIMIT, LINE_LIMIT, PROTOCOL, VERSION
 from queuectld.server import handlers
+from queuectld.server.budget import STAGED, TRAFFIC, Budget
 from queuectld.server.desk import Desk
 from queuectld.server.listen import BACKLOG, UnixListener, go_on_listening, listen_tcp, listen_unix, read_token
 from queuectld.server.plan import Plan
@@ -61,6 +62,8 @@ class Server:
         self._desk = desk
         self._clients = clients
         self._crowded = False
+        self._traffic: Budget[Session] = Budget(TRAFFIC)
+        self._staged: Budget[Session] = Budget(STAGED)
         self._hello_timeout = hello_timeout
         self._sessions: set[Session] = set()
         self._unix: UnixListener | None = None
@@ -211,8 +214,26 @@ class Server:
     def closed(self, session: Session) -> None:
         """Count it no more."""
         self._sessions.discard(session)
+        self._traffic.forget(session)
+        self._staged.forget(session)
         self._desk.connections = len(self._sessions)
         self._all_gone.set()
+
+    def may_stage(self, session: Session, more: int) -> bool:
+        """Whether all connections together may have so many bytes more staged."""
+        # More of the same session may have come since it was weighed.
+        self._staged.note(session.peer.uid, session, session.staging.held)
+        return self._staged.fits(session.peer.uid, more)
+
+    def weigh(self, session: Session) -> None:
+        """Take down what is kept for a connection now; whoever has too much goes."""
+        user = session.peer.uid
+        self._staged.note(user, session, session.staging.held)
+        self._traffic.note(user, session, session.held)
+        while (greedy := self._traffic.greediest(user)) is not None:
+            log.warning("A client has too much kept for it", event_name="client.refused", user=greedy.peer.user)
+            self._traffic.forget(greedy)
+            greedy.expel()
 
 
 def _keep(sock: socket.socket) -> int:

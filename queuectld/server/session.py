@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from queuectld.errors import LineTooLongError, QueueCTLError, TooManyClientsError
+from queuectld.errors import LineTooLongError, QueueCTLError, TooManyClientsError, TooMuchHeldError
 from queuectld.protocol.codec import LineBuffer, TooLong, encode
 from queuectld.protocol.frames import Failed, RequestId
 from queuectld.protocol.messages import AnyRequest
@@ -23,6 +23,8 @@ from queuectld.service.staging import Staging
 
 # Bytes that wait for a client that does not read, before everything for it stops.
 HIGH_WATER: Final = 256 * 1024
+# Bytes that a line costs besides its own while it waits.
+_LINE: Final = 50
 
 log = structlog.get_logger()
 
@@ -44,6 +46,12 @@ class Host(Protocol):
     def closed(self, session: Session) -> None:
         """Count it no more."""
 
+    def may_stage(self, session: Session, more: int) -> bool:
+        """Whether all connections together may have so many bytes more staged."""
+
+    def weigh(self, session: Session) -> None:
+        """Take down what is kept for it now; whoever has too much goes."""
+
 
 class Session(asyncio.Protocol):
     """A client's connection. `peer` is a stranger until something says who it is."""
@@ -54,7 +62,7 @@ class Session(asyncio.Protocol):
         """`identify` tells from the socket who is there; without it, the client has to, within `hello_timeout`."""
         self.peer = STRANGER
         self.authenticates = identify is None
-        self.staging = Staging()
+        self.staging = Staging(lambda more: host.may_stage(self, more))
         self.room = asyncio.Event()
         self.room.set()
         self._host = host
@@ -63,6 +71,9 @@ class Session(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._lines = LineBuffer(LINE_LIMIT)
         self._backlog: deque[bytes | TooLong] = deque()
+        self._backlog_bytes = 0
+        # What the host has taken down, if it is of any weight.
+        self._weighed = 0, 0
         # The request that is next, while it may not begin.
         self._held: tuple[RequestId | None, Plan] | None = None
         self._conversation = Conversation(host.ledger, self)
@@ -91,7 +102,9 @@ class Session(asyncio.Protocol):
         """Take in what came, and begin what may begin."""
         if self._winding_up:
             return
-        self._backlog.extend(self._lines.feed(data))
+        for line in self._lines.feed(data):
+            self._backlog.append(line)
+            self._backlog_bytes += _cost(line)
         self.moved()
 
     def eof_received(self) -> bool:
@@ -105,7 +118,7 @@ class Session(asyncio.Protocol):
         """Forget everything but what was stored."""
         del exc
         self._ended = True
-        self._backlog.clear()
+        self._forget_backlog()
         self._held = None
         self.staging.clear()
         self._stop_timer()
@@ -116,6 +129,7 @@ class Session(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Stop producing and taking in: the client does not read."""
         self.room.clear()
+        self._weigh()
 
     def resume_writing(self) -> None:
         """Go on."""
@@ -133,9 +147,26 @@ class Session(asyncio.Protocol):
         """Send these lines."""
         self._transport.write(data)
 
+    @property
+    def held(self) -> int:
+        """Bytes of what came and could not be begun, and of answers that the client does not read."""
+        unread = 0 if self.room.is_set() else self._transport.get_write_buffer_size()
+        return self._lines.held + self._backlog_bytes + unread
+
+    def expel(self) -> None:
+        """End the connection because of what it holds; say so if the client listens."""
+        self._lines = LineBuffer(LINE_LIMIT)
+        self._held = None
+        if not self._transport.get_write_buffer_size():
+            self._transport.write(encode(Failed(id=None, error=error_body(TooMuchHeldError()))))
+        self.close()
+        # Or it would stay for as long as nobody reads.
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()
+
     def close(self) -> None:
         """End the connection, once what was sent has left."""
-        self._backlog.clear()
+        self._forget_backlog()
         self._transport.close()
 
     def wind_up(self) -> None:
@@ -144,7 +175,7 @@ class Session(asyncio.Protocol):
         What takes as long as a command does is not waited for.
         """
         self._winding_up = True
-        self._backlog.clear()
+        self._forget_backlog()
         self._held = None
         self._conversation.finish()
         self.moved()
@@ -162,6 +193,7 @@ class Session(asyncio.Protocol):
             self._conversation.start(*next_one)
         if not self._transport.is_closing():
             self._regulate()
+            self._weigh()
 
     def _next(self) -> tuple[RequestId | None, Plan] | None:
         held, self._held = self._held, None
@@ -169,6 +201,7 @@ class Session(asyncio.Protocol):
             return held
         while self._backlog and not (self._conversation.full or self._conversation.changing):
             line = self._backlog.popleft()
+            self._backlog_bytes -= _cost(line)
             # Empty lines are what people at a terminal send.
             if isinstance(line, TooLong) or line.strip():
                 return self._take(line)
@@ -201,6 +234,17 @@ class Session(asyncio.Protocol):
         elif not self._conversation.open:
             self._transport.close()
 
+    def _weigh(self) -> None:
+        # Between two requests of a client that gets on there is nothing.
+        weight = self.held, self.staging.held
+        if weight != self._weighed:
+            self._weighed = weight
+            self._host.weigh(self)
+
+    def _forget_backlog(self) -> None:
+        self._backlog.clear()
+        self._backlog_bytes = 0
+
     def _no_hello(self) -> None:
         log.warning("No token came in time", event_name="client.refused")
         self._transport.abort()
@@ -209,3 +253,7 @@ class Session(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _cost(line: bytes | TooLong) -> int:
+    return _LINE + (0 if isinstance(line, TooLong) else len(line))

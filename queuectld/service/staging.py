@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from queuectld.domain.spec import INPUT_LIMIT
-from queuectld.errors import BadRequestError
+from queuectld.errors import BadRequestError, TooMuchHeldError
 from queuectld.protocol.messages import Stage
 from queuectld.protocol.replies import Staged
 
@@ -20,14 +21,16 @@ _PIECE: Final = 64
 class Staging:
     """Pieces of jobs and of inputs, each under a key."""
 
-    def __init__(self) -> None:
+    def __init__(self, fits: Callable[[int], bool] = lambda _: True) -> None:
+        """`fits` tells whether there is room for so many bytes more, beside what other connections have staged."""
+        self._fits = fits
         self._jobs: dict[str, list[msgspec.Raw]] = {}
         self._inputs: dict[str, bytearray] = {}
         self._job_bytes = 0
         self._input_bytes = 0
 
     def put(self, piece: Stage) -> Staged:
-        """Add a piece. Raises `BadRequestError` where it would be too much."""
+        """Add a piece. Raises `BadRequestError` where it would be too much, `TooMuchHeldError` where others have it."""
         if piece.data is not None and piece.b64 is not None:
             raise BadRequestError("`data` and `b64` exclude each other", path="$.b64")
         data = piece.b64 if piece.b64 is not None else (piece.data or "").encode()
@@ -36,6 +39,12 @@ class Staging:
             raise BadRequestError(f"more than {JOBS_LIMIT >> 20} MiB of jobs are staged", path="$.jobs")
         if self._input_bytes + len(data) + _PIECE > INPUT_LIMIT + _PIECE * 1024:
             raise BadRequestError(f"more than {INPUT_LIMIT >> 20} MiB of input are staged", path="$.data")
+        if not self._fits(size + len(data) + _PIECE):
+            raise TooMuchHeldError(
+                "connections have as much staged as all together may; enqueue what is staged, or close one of them, "
+                "and try again",
+                path="$.key",
+            )
         if piece.jobs:
             # A copy of its own: a view would keep the whole line alive.
             self._jobs.setdefault(piece.key, []).extend(job.copy() for job in piece.jobs)
@@ -48,6 +57,11 @@ class Staging:
     def _lying_under(self, key: str) -> Staged:
         jobs = self._jobs.get(key, [])
         return Staged(jobs=len(jobs), bytes=sum(len(memoryview(job)) for job in jobs) + len(self._inputs.get(key, b"")))
+
+    @property
+    def held(self) -> int:
+        """Bytes that all of it takes up."""
+        return self._job_bytes + self._input_bytes
 
     def jobs(self, key: str) -> tuple[msgspec.Raw, ...]:
         """Return the jobs under a key. Raises `BadRequestError` if there are none."""

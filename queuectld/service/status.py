@@ -31,9 +31,9 @@ class Basis(NamedTuple):
     now: float
 
 
-def report(store: Reader, basis: Basis, next_due: float | None) -> Status:
-    """Put together what the daemon knows and what the store holds; `next_due` is None where that is not known."""
-    counts = store.counts()
+def report(store: Reader, basis: Basis) -> Status:
+    """Put together what the daemon knows and what the store holds."""
+    counts, next_due = store.counts(), store.next_due()
     queues = tuple(
         QueueView(name=name, states={state.value: counts.get(name, {}).get(state, 0) for state in VISIBLE})
         for name in sorted({*store.queues(), *counts})

@@ -64,13 +64,36 @@ class Terms(NamedTuple):
     now: float
 
 
+def read_specs(jobs: Sequence[msgspec.Raw], *, wrong: int = 0) -> list[JobSpec | QueueCTLError]:
+    """Read jobs, each by itself: what it says, or what is wrong with it, with paths from its root.
+
+    `wrong` is how many of the same request were before.
+    """
+    read: list[JobSpec | QueueCTLError] = []
+    for raw in jobs:
+        try:
+            read.append(decode_spec(raw, hints=wrong < HINTS))
+        except QueueCTLError as error:
+            wrong += 1
+            # What led to each of many would be a burden on the memory, and on the collector of garbage.
+            error.__context__ = error.__cause__ = None
+            read.append(error.with_traceback(None))
+    return read
+
+
 def enqueue(
-    store: Store, request: Enqueue, jobs: Sequence[msgspec.Raw], inputs: Mapping[str, bytes], terms: Terms
+    store: Store,
+    request: Enqueue,
+    jobs: Sequence[msgspec.Raw],
+    inputs: Mapping[str, bytes],
+    terms: Terms,
+    specs: Sequence[JobSpec | QueueCTLError] | None = None,
 ) -> Enqueued:
     """Store `jobs`, those of the request behind those staged for it; `inputs` are what was staged for stdin and script.
 
     A lone job that is refused raises its error, a key that was used for other jobs `DuplicateKeyError`. Raises `Undone`
     where nothing may stay: a dry run, or `atomic` with one refused; the transaction then has to be rolled back.
+    `specs` are the jobs as `read_specs` has them, where that was done before.
     """
     if not jobs:
         raise BadRequestError("no jobs", path="$.jobs")
@@ -78,7 +101,7 @@ def enqueue(
     key = Key(terms.owner, request.request or "", jobs, inputs) if known else None
     if key is not None and (earlier := key.earlier(store)) is not None:
         return earlier
-    reply = _store(store, request, jobs, inputs, terms)
+    reply = _store(store, request, read_specs(jobs) if specs is None else specs, inputs, terms)
     if request.dry_run or (request.atomic and reply.refused):
         raise Undone(reply if request.dry_run and not (request.atomic and reply.refused) else _none_of(reply))
     if key is not None:
@@ -91,19 +114,23 @@ def _none_of(reply: Enqueued) -> Enqueued:
 
 
 def _store(
-    store: Store, request: Enqueue, jobs: Sequence[msgspec.Raw], inputs: Mapping[str, bytes], terms: Terms
+    store: Store,
+    request: Enqueue,
+    specs: Sequence[JobSpec | QueueCTLError],
+    inputs: Mapping[str, bytes],
+    terms: Terms,
 ) -> Enqueued:
     intake = Intake(store, request.submission, inputs, terms)
     drafts: list[Job] = []
     places: list[int] = []
     refused: list[Refused] = []
-    for index, raw in enumerate(jobs):
+    for index, spec in enumerate(specs):
         try:
-            drafts.append(intake.draft(raw, hints=len(refused) < HINTS))
+            drafts.append(intake.draft(spec, hints=len(refused) < HINTS))
             places.append(index)
         except QueueCTLError as error:
             refused.append(refusal(index, _placed(error, index)))
-            if len(jobs) == 1:
+            if len(specs) == 1:
                 raise _placed(error, index) from None
     # What waits already is counted before these join it.
     warnings = _warnings(store, drafts, terms)
@@ -114,7 +141,7 @@ def _store(
             added.append(_added(result, name, request, terms))
             continue
         refusing = _refused_by_store(result, index)
-        if len(jobs) == 1:
+        if len(specs) == 1:
             raise refusing
         refused.append(refusal(index, refusing))
     refused.sort(key=lambda one: one.index)
@@ -169,9 +196,10 @@ class Intake:
         self._queues: set[str] = {"default"}
         self._known: Sequence[str] = ()
 
-    def draft(self, raw: msgspec.Raw, *, hints: bool) -> Job:
-        """Read one job and return it as it will be stored. Raises what is wrong with it, with paths from its root."""
-        spec = decode_spec(raw, hints=hints)
+    def draft(self, spec: JobSpec | QueueCTLError, *, hints: bool) -> Job:
+        """Return a job as it will be stored. Raises what is wrong with it, with paths from its root."""
+        if isinstance(spec, QueueCTLError):
+            raise spec
         self._check(spec, hints=hints)
         now = self._terms.now
         due = self._due(spec, now)

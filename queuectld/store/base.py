@@ -139,6 +139,9 @@ class Reader(Protocol):
     def oldest_startable(self) -> Job | None:
         """Return, of the jobs that could start now, the one with the smallest due time of its queue's heads."""
 
+    def next_due(self) -> float | None:
+        """Return when the next job that waits for its time is due."""
+
     def attempt(self, token: int) -> Attempt | None:
         """Return an attempt by its token."""
 
@@ -195,9 +198,6 @@ class Store(Reader, Protocol):
 
     def ripen(self, now: float, *, limit: int) -> int:
         """Make waiting jobs whose time has come startable; return how many. Call again if it was `limit`."""
-
-    def next_due(self) -> float | None:
-        """Return when the next job that waits for its time is due."""
 
     def next_token(self) -> int:
         """Return a number larger than all before, in this store's whole life."""

@@ -144,10 +144,6 @@ class MemoryStore(MemoryReader):
             self._put(self._places, job.seq, STARTABLE)
         return len(due[:limit])
 
-    def next_due(self) -> float | None:
-        """See `Store.next_due`."""
-        return min((job.due for job in self._standing(UNRIPE)), default=None)
-
     # Attempts.
 
     def next_token(self) -> int:

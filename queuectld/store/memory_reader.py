@@ -10,7 +10,7 @@ from queuectld.domain.job import Job, State
 from queuectld.errors import NoSuchJobError
 from queuectld.store.base import Entry, History, OutputPlace, Page, Query
 from queuectld.store.filter import matches
-from queuectld.store.place import STARTABLE
+from queuectld.store.place import STARTABLE, UNRIPE
 from queuectld.store.reader import PREFIX_LENGTH, only_one
 from queuectld.store.room import UNMEASURED
 
@@ -85,6 +85,10 @@ class MemoryReader:
         for job in sorted(self._standing(STARTABLE), key=lambda job: (job.rank, job.seq)):
             heads.setdefault(job.queue, job)
         return min(heads.values(), key=lambda job: (job.due, job.seq), default=None)
+
+    def next_due(self) -> float | None:
+        """See `Reader.next_due`."""
+        return min((job.due for job in self._standing(UNRIPE)), default=None)
 
     def attempt(self, token: int) -> Attempt | None:
         """See `Reader.attempt`."""

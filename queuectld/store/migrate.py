@@ -42,9 +42,11 @@ def newest_version() -> int:
     return len(list(MIGRATIONS.glob("[0-9]*.sql")))
 
 
-def check_version(database: Database) -> None:
-    """Make sure that this version can read the tables. Raises `StoreTooNewError`, `StoreDamagedError`, `StoreError`."""
-    newest = newest_version()
+def check_version(database: Database, newest: int) -> None:
+    """Make sure that who reads the tables of version `newest` can read these.
+
+    Raises `StoreTooNewError`, `StoreDamagedError`, `StoreError`.
+    """
     if _known_version(database, newest) < newest:
         raise StoreError(
             f"the database {database.path} has to be migrated first, which `queuectld` does when it starts"

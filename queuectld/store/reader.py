@@ -15,7 +15,7 @@ from queuectld.store.base import History, Page, Query
 from queuectld.store.blobs import read_blob
 from queuectld.store.database import Database
 from queuectld.store.listing import read_page
-from queuectld.store.migrate import check_version
+from queuectld.store.migrate import check_version, newest_version
 from queuectld.store.rows import ATTEMPT, JOB, attempt_of, entry_of, job_of
 from queuectld.store.tally import by_state, read_kinds, read_numbers
 
@@ -31,6 +31,7 @@ _QUEUES: Final = "SELECT name FROM queues ORDER BY name"
 _HEAD: Final = (
     f"SELECT {JOB} FROM jobs INDEXED BY startable_jobs WHERE place = 1 AND queue = ? ORDER BY rank, seq LIMIT 1"
 )
+_NEXT_DUE: Final = "SELECT due FROM jobs INDEXED BY unripe_jobs WHERE place = 2 ORDER BY due LIMIT 1"
 _ATTEMPT: Final = f"SELECT {ATTEMPT} FROM attempts WHERE token = ?"
 _ATTEMPTS: Final = f"SELECT {ATTEMPT} FROM attempts WHERE job = ? ORDER BY token"
 _LIVE: Final = f"SELECT {ATTEMPT} FROM attempts INDEXED BY live_attempts WHERE outcome IS NULL ORDER BY token"
@@ -108,6 +109,11 @@ class SqliteReader:
         heads = [job_of(row) for queue in self.counts() for row in self._database.run(_HEAD, (queue,))]
         return min(heads, key=lambda job: (job.due, job.seq), default=None)
 
+    def next_due(self) -> float | None:
+        """See `Reader.next_due`."""
+        row = self._database.one(_NEXT_DUE)
+        return None if row is None else row[0]
+
     def attempt(self, token: int) -> Attempt | None:
         """See `Reader.attempt`."""
         row = self._database.one(_ATTEMPT, (token,))
@@ -158,11 +164,14 @@ def only_one(prefix: str, found: Sequence[Job]) -> Job:
     return found[0]
 
 
-def open_reader(path: Path) -> SqliteReader:
-    """Open a database for reading only. Raises `StoreError`, `StoreTooNewError`, `StoreDamagedError`."""
+def open_reader(path: Path, *, newest: int | None = None) -> SqliteReader:
+    """Open a database for reading only; `newest` is the `newest_version` of the program, as far as it is known already.
+
+    Raises `StoreError`, `StoreTooNewError`, `StoreDamagedError`.
+    """
     database = Database(path, readonly=True)
     try:
-        check_version(database)
+        check_version(database, newest_version() if newest is None else newest)
         return SqliteReader(database)
     except BaseException:
         database.close()

@@ -57,7 +57,6 @@ _RIPEN: Final = (
     "UPDATE jobs SET place = 1 WHERE seq IN "
     "(SELECT seq FROM jobs INDEXED BY unripe_jobs WHERE place = 2 AND due <= ? ORDER BY due, seq LIMIT ?)"
 )
-_NEXT_DUE: Final = "SELECT due FROM jobs INDEXED BY unripe_jobs WHERE place = 2 ORDER BY due LIMIT 1"
 _OPEN_ATTEMPT: Final = f"INSERT INTO attempts ({ATTEMPT}) VALUES ({_marks(ATTEMPT)})"
 _SAVE_ATTEMPT: Final = (
     "UPDATE attempts SET pid = ?, pid_start = ?, started_at = ?, outcome = ?, ended_at = ?, output = ? "
@@ -166,11 +165,6 @@ class SqliteStore(Commits):
         due = self.next_due()
         self._unripe_from = math.inf if due is None else due
         return changed
-
-    def next_due(self) -> float | None:
-        """See `Store.next_due`."""
-        row = self._database.one(_NEXT_DUE)
-        return None if row is None else row[0]
 
     # Attempts.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -10,6 +11,7 @@ import structlog
 from msgspec.structs import replace
 
 from queuectld.domain.attempt import Attempt, Outcome, Reason
+from queuectld.errors import QueueCTLError
 from queuectld.service.attempts import Ending, vanished
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Dispatcher, Surroundings
@@ -26,6 +28,8 @@ _AGAIN: Final = 1.0
 # After a host error a worker rests so long, then twice as long, up to the last.
 _FIRST_REST: Final = 1.0
 _LONGEST_REST: Final = 30.0
+# Of an attempt whose end is not known, because what was told of it cannot be stored.
+_UNFIT: Final = "the end that its worker told cannot be stored"
 
 
 class Endings:
@@ -61,8 +65,7 @@ class Endings:
 
         def done(ending: Ending | BaseException) -> None:
             if isinstance(ending, BaseException):
-                self._complain(token, ending)
-                self._loop.call_later(_AGAIN, lambda: self.settle(worker, token, outcome))
+                self._again(token, outcome, ending, lambda told: self.settle(worker, token, told))
                 return
             # A report of the past changes nothing, and did not look for a job either.
             if offer is not None and ending.job is not None:
@@ -86,16 +89,17 @@ class Endings:
 
     def give_back(self, worker: Worker, token: int, reason: Reason, why: str) -> None:
         """Record that an attempt never started."""
+        self._give_back(worker, token, vanished(reason, self._world.clock(), why))
 
+    def _give_back(self, worker: Worker, token: int, outcome: Outcome) -> None:
         def done(ending: Ending | BaseException) -> None:
             if isinstance(ending, BaseException):
-                self._complain(token, ending)
-                self._loop.call_later(_AGAIN, lambda: self.give_back(worker, token, reason, why))
+                self._again(token, outcome, ending, lambda told: self._give_back(worker, token, told))
                 return
             self._recorded(worker, ending)
             self._around.act(worker, worker.link.given_back())
 
-        self._records.finish(token, vanished(reason, self._world.clock(), why), done)
+        self._records.finish(token, outcome, done)
 
     async def rescue(self, worker: Worker, token: int) -> None:
         """A worker died, and its socket has been read to the end: look for its file, empty the kill set, commit."""
@@ -131,8 +135,12 @@ class Endings:
         while True:
             try:
                 return await self._records.finished(token, outcome)
-            except Exception as error:  # noqa: BLE001  (whatever it is, the job must not stay without an end)
-                self._complain(token, error)
+            # Whatever it is, the job must not stay without an end.
+            except Exception as error:
+                told = self._next_try(token, outcome, error)
+                if told is None:
+                    raise
+                outcome = told
                 await asyncio.sleep(_AGAIN)
 
     def _lost(self, worker: Worker) -> Outcome:
@@ -146,8 +154,17 @@ class Endings:
         self.stuck[token] = what
         log.error("Processes cannot be ended", event_name="job.stuck", token=token, leftovers=[what])
 
-    def _complain(self, token: int, error: BaseException) -> None:
+    def _again(self, token: int, outcome: Outcome, error: BaseException, record: Callable[[Outcome], None]) -> None:
+        told = self._next_try(token, outcome, error)
+        if told is not None:
+            self._loop.call_later(_AGAIN, record, told)
+
+    def _next_try(self, token: int, outcome: Outcome, error: BaseException) -> Outcome | None:
         log.error("Cannot record an end", event_name="store.failed", token=token, error=str(error))
+        told = next_try(outcome, error, now=self._world.clock())
+        if told is None:
+            self.stuck[token] = f"its end cannot be recorded: {error}"
+        return told
 
     def _recorded(self, worker: Worker, ending: Ending) -> None:
         """Tell about an end that is on record, and clean up behind it."""
@@ -179,6 +196,19 @@ class Endings:
 def next_rest(last: float) -> float:
     """Return for how long a worker rests whose host could not start a command, after such a rest before, or none."""
     return min(max(last * 2, _FIRST_REST), _LONGEST_REST)
+
+
+def next_try(outcome: Outcome, error: BaseException, *, now: float) -> Outcome | None:
+    """Return what is to be recorded after that was refused with `error`; None: the store takes no end at all.
+
+    What the store itself has against it, a full disk for one, may pass. Any other error comes from the values, and
+    would come again: then it is recorded that the end is not known, with nothing of what was reported.
+    """
+    if isinstance(error, QueueCTLError):
+        return outcome
+    if outcome.message == _UNFIT:
+        return None
+    return vanished(Reason.LOST, now, _UNFIT)
 
 
 def _leader(attempt: Attempt) -> tuple[int, int] | None:

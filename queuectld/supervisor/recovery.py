@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from queuectld.domain.attempt import Attempt, Outcome
-from queuectld.protocol.output import outcome_name
+from queuectld.protocol.output import attempt_name
 from queuectld.protocol.worker_messages import Ended, decode_from_worker
+
+# Bytes of an outcome file: far more than an outcome with its leftovers and its line for people has.
+_LARGEST: Final = 4 * 1024 * 1024
 
 
 class Fate(StrEnum):
@@ -51,16 +57,28 @@ def read_outcome(directory: Path, store: str, token: int) -> Filed | None:
     """Return what lies in the outcome file of an attempt, if there is one.
 
     A file that cannot be read is none: it was renamed into place after an fsync, so only a damaged disk makes one, and
-    then the attempt counts as lost.
+    then the attempt counts as lost. So does one whose place something else has taken: any command of the same user
+    could put a pipe there.
     """
-    path = directory / outcome_name(store, token)
+    path = directory / attempt_name(store, token)
     try:
-        ended = decode_from_worker(path.read_bytes())
+        ended = decode_from_worker(_read_regular(path))
     except (OSError, msgspec.MsgspecError):
         return None
     return Filed(path, token, ended.outcome) if isinstance(ended, Ended) and ended.token == token else None
 
 
 def remove_outcome(directory: Path, store: str, token: int) -> None:
-    """Forget an outcome file, after its outcome was committed."""
-    (directory / outcome_name(store, token)).unlink(missing_ok=True)
+    """Forget an outcome file, after its outcome was committed. One that cannot be removed does no harm there."""
+    with suppress(OSError):
+        (directory / attempt_name(store, token)).unlink(missing_ok=True)
+
+
+def _read_regular(path: Path) -> bytes:
+    """Return what a file has, without ever waiting for somebody at the other end. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:  # noqa: PTH123  (it is open already)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+            raise OSError(f"{path} is no outcome")
+        return file.read(_LARGEST)

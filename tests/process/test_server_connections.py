@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from queuectld.errors import BadConfigError, StoreLockedError
 from queuectld.protocol.words import INFLIGHT_LIMIT
+from queuectld.server.budget import Budget, Share
 from queuectld.server.server import Server
 from tests.process.server_rig import Client, Rig
 from tests.system.waiting import wait_for
@@ -436,3 +438,57 @@ def test_a_server_that_is_handed_over_leaves_the_door_to_the_next_one(rig, clien
     assert late.receive()["ok"]
     late.close()
     assert rig.socket.stat().st_ino == handed.unix.inode
+
+
+def test_half_lines_of_many_connections_end_with_the_one_that_holds_most(rig, monkeypatch):
+    monkeypatch.setattr(rig.server, "_traffic", Budget(Share(user=300_000, everybody=1_000_000)))
+    modest, greedy, *others = (rig.connect() for _ in range(4))
+    modest.send_raw(b'{"id":1,"op":"pi')
+    greedy.send_raw(b"x" * 150_000)
+    wait_for(lambda: rig.call(lambda: rig.server._traffic.total) > 150_000, "it is taken down")
+
+    for other in others:
+        other.send_raw(b"x" * 80_000)
+
+    answer = greedy.receive()
+    assert (answer["id"], answer["error"]["code"]) == (None, "too_much_held")
+    assert greedy.sock.recv(1) == b""
+    modest.send_raw(b'ng"}\n')
+    assert "ok" in modest.receive()
+    for other in others:
+        other.send_raw(b"\n")
+        assert other.receive()["error"]["code"] == "bad_json"
+    assert rig.call(lambda: rig.server._traffic.total) == 0
+
+
+def test_answers_that_many_do_not_read_end_with_the_connection_that_holds_most(rig, monkeypatch):
+    monkeypatch.setattr(rig.server, "_traffic", Budget(Share(user=600_000, everybody=600_000)))
+    reader = rig.connect()
+    for _ in range(20):
+        reader.add(note="x" * 4000)
+    deaf = [rig.connect() for _ in range(4)]
+
+    for client in deaf:
+        client.sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while client.sock.send(b'{"id":1,"op":"list","limit":1000}\n' * 100):
+                pass
+
+    wait_for(lambda: rig.call(lambda: len(rig.server._sessions)) < 5, "one has gone")
+    assert rig.call(lambda: rig.server._traffic.total) <= 600_000
+    assert "ok" in reader.ask(op="ping")
+
+
+def test_what_is_staged_is_bounded_over_all_connections_and_freed_with_each(rig, monkeypatch):
+    monkeypatch.setattr(rig.server, "_staged", Budget(Share(user=1_000_000, everybody=1_000_000)))
+    first, second = rig.connect(), rig.connect()
+    first.ok(op="stage", key="a", data="x" * 700_000)
+
+    refusal = second.error(op="stage", key="a", data="x" * 700_000)
+
+    assert (refusal["code"], refusal["path"]) == ("too_much_held", "$.key")
+    assert "enqueue what is staged" in refusal["message"]
+    first.close()
+    wait_for(lambda: "ok" in second.ask(op="stage", key="a", data="x" * 700_000), "there is room again")
+    second.add(stdin={"staged": "a"})
+    assert rig.connect().ok(op="stage", key="a", data="x" * 700_000)

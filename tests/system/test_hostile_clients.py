@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import socket
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
@@ -13,7 +14,7 @@ import pytest
 from tests.system.bystander import LATER, MIB, memory, others_are_served, served_in_time
 from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
-from tests.system.wire import Wire
+from tests.system.wire import RefusedError, Wire
 
 DEEP = "[" * 5000 + "]" * 5000
 
@@ -129,6 +130,64 @@ def test_two_thousand_clients_that_say_nothing_are_borne(daemon: LiveDaemon) -> 
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def flood(socks: list[socket.socket], data: bytes) -> None:
+    """Send this on all connections, as far as they take it."""
+    waiting = {sock: memoryview(data) for sock in socks}
+    while waiting:
+        progress = 0
+        for sock, rest in tuple(waiting.items()):
+            try:
+                sent = sock.send(rest)
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                sent = len(rest)
+            progress += sent
+            waiting[sock] = rest[sent:]
+            if not waiting[sock]:
+                del waiting[sock]
+        if not progress:
+            time.sleep(0.01)
+
+
+def test_two_thousand_half_lines_of_a_megabyte_are_not_kept(daemon: LiveDaemon) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("this host allows too few files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    before = memory(daemon)
+    with ExitStack() as stack, others_are_served(daemon) as took:
+        socks = [stack.enter_context(daemon.wire()).socket for _ in range(2000)]
+        for sock in socks:
+            sock.setblocking(False)
+        for first in range(0, 2000, 500):
+            flood(socks[first : first + 500], b"x" * (MIB - 1))
+        meanwhile = memory(daemon)
+
+    assert meanwhile - before < 160
+    assert served_in_time(took)
+    assert any(line["event"] == "client.refused" for line in daemon.log_lines())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_all_connections_stage_is_bounded(daemon: LiveDaemon) -> None:
+    before = memory(daemon)
+    with ExitStack() as stack, others_are_served(daemon) as took:
+        wires = [stack.enter_context(daemon.wire()) for _ in range(40)]
+        refused = set()
+        for wire in wires:
+            for number in range(16):
+                try:
+                    wire.call("stage", key=f"k{number}", data="x" * (MIB - 200))
+                except RefusedError as error:
+                    refused.add(error.code)
+        meanwhile = memory(daemon)
+
+    assert refused == {"too_much_held"}
+    assert meanwhile - before < 220
+    assert served_in_time(took)
+
+
 def test_clients_that_stay_cannot_take_the_files_that_the_queue_needs(new_daemon: Callable[..., LiveDaemon]) -> None:
     daemon = new_daemon().start("prlimit", "--nofile=300:300")
     with daemon.wire() as wire, ExitStack() as stack:
@@ -191,3 +250,21 @@ def test_a_client_that_asks_and_does_not_read_is_asked_to_wait(daemon: LiveDaemo
 
     assert after - before < 40
     assert served_in_time(took)
+
+
+def test_a_daemon_that_has_no_descriptor_for_one_more_client_says_so_once_and_not_a_thousand_times(
+    new_daemon: Callable[..., LiveDaemon],
+) -> None:
+    daemon = new_daemon(workers=0).start("prlimit", "--nofile=24")
+
+    def complaints() -> int:
+        return sum(line["event"] == "library.message" for line in daemon.log_lines())
+
+    with ExitStack() as stack:
+        for _ in range(40):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(daemon.socket))
+        wait_for(complaints, "it has none left")
+
+    wait_for(daemon.answers, "it takes clients again")
+    assert complaints() < 20

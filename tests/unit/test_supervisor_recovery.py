@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
 from queuectld.domain.attempt import Attempt, Outcome, Reason
@@ -54,3 +58,39 @@ def test_a_recorded_outcome_is_removed_and_removing_it_twice_is_harmless(tmp_pat
     remove_outcome(tmp_path, STORE, 4)
 
     assert read_outcome(tmp_path, STORE, 4) is None
+
+
+def _make_fifo(path):
+    os.mkfifo(path)
+
+
+def _make_link(path):
+    (path.parent / "elsewhere").write_bytes(encode(Ended(4, OUTCOME)))
+    path.symlink_to(path.parent / "elsewhere")
+
+
+def _make_endless(path):
+    with path.open("wb") as file:
+        file.write(encode(Ended(4, OUTCOME)))
+        file.truncate(1 << 40)
+
+
+@pytest.mark.parametrize("make", [_make_fifo, Path.mkdir, _make_link, _make_endless])
+def test_what_is_no_file_of_a_worker_blocks_nobody_and_counts_as_none(tmp_path, make):
+    make(tmp_path / f"{STORE}.4")
+
+    # Whoever opens a FIFO for reading waits for a writer, and there is none.
+    found = ThreadPoolExecutor().submit(lambda: (read_outcome(tmp_path, STORE, 4), [*filed_outcomes(tmp_path, STORE)]))
+
+    try:
+        assert found.result(timeout=10) == (None, [])
+    except TimeoutError:
+        os.close(os.open(tmp_path / f"{STORE}.4", os.O_WRONLY | os.O_NONBLOCK))
+        raise
+
+
+@pytest.mark.parametrize("make", [_make_fifo, Path.mkdir])
+def test_what_is_no_file_of_a_worker_is_in_nobodys_way_when_its_end_is_recorded(tmp_path, make):
+    make(tmp_path / f"{STORE}.4")
+
+    remove_outcome(tmp_path, STORE, 4)
