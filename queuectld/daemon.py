@@ -119,7 +119,8 @@ class Daemon:
 
     async def _reexec(self) -> None:
         """Give way to the program that is installed now. Raises `CheckFailedError`, `DrainingError`."""
-        check = self._beside(check_successor(self._context.program, self._children, self._parts.machine))
+        state, program = self._context.state, self._context.program
+        check = self._beside(check_successor(state, program, self._children, self._parts.machine))
         with suppress(asyncio.CancelledError):
             await check
         if self._given_up is not None:

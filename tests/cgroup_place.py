@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from queuectld.worker import cgroups
 
 PATIENCE = 20.0
@@ -20,6 +18,8 @@ PATIENCE = 20.0
 
 def home() -> str:
     """Return the cgroup that the tests run in; skips where nothing can be made below it."""
+    import pytest  # noqa: PLC0415  (the benchmark uses this module, too, and is run without the test packages)
+
     found = cgroups.own()
     if found is None:
         pytest.skip("no cgroup of version 2 is to be seen here")
@@ -30,7 +30,7 @@ def home() -> str:
 
 def top() -> str:
     """Return where the hierarchy is mounted."""
-    found = Path(home())
+    found = Path(cgroups.own() or home())
     while found.parent.stat().st_dev == found.stat().st_dev:
         found = found.parent
     return str(found)

@@ -108,12 +108,23 @@ def _page(found: Message, output: Output) -> list[str]:
         from queuectl_cli.render import table  # noqa: PLC0415  (beside its only use)
 
         lines += ["", *table(found["history"], _history(output), wide=False)]
+        lines += _left(found["history"])
     if found["output_tail"]:
         lines += ["", f"Output (its end; all of it: queuectl logs {job['id']}):"]
         lines += [f"  {clean(line)}" for line in found["output_tail"].splitlines()]
     elif found["history"] and found["history"][-1].get("output_removed"):
         lines += ["", "Its output was removed to make room for newer ones (retention.output)."]
     return lines
+
+
+def _left(history: list[Row]) -> list[str]:
+    """Return a line for each attempt that left processes running."""
+    lines = [
+        f"Left by run {attempt['number']}, and ended unless kept: {clean(', '.join(attempt['leftovers']))}"
+        for attempt in history
+        if attempt["leftovers"]
+    ]
+    return ["", *lines] if lines else []
 
 
 def _head(job: Row, spec: Row, output: Output) -> list[tuple[str, str]]:

@@ -95,7 +95,7 @@ def _isolation(found: Message) -> list[str]:
     if isolation["cgroup"] is None:
         return [f"jobs are held together by process group, session and subreaper; no cgroups: {isolation['reason']}"]
     held = f" ({', '.join(isolation['controllers'])})" if isolation["controllers"] else ""
-    return [f"each attempt has a cgroup of its own{held}"]
+    return [f"jobs are held together by cgroups{held}"]
 
 
 def _lateness(found: Message) -> list[str]:

@@ -77,4 +77,4 @@ def _isolation(isolation: Message) -> Iterator[Finding]:
         return
     held = ", ".join(isolation["controllers"])
     limits = f"limits by {held}" if held else "limits are watched by the workers"
-    yield Finding("isolation", OK, f"a cgroup for each attempt in {isolation['cgroup']}; {limits}")
+    yield Finding("isolation", OK, f"jobs are held together by cgroups in {isolation['cgroup']}; {limits}")

@@ -13,6 +13,7 @@ import structlog
 from queuectld.errors import QueueCTLError, StoreDamagedError, StoreError
 from queuectld.host.threads import ready_threads
 from queuectld.store.base import Entry, Reader, Store, Work
+from queuectld.store.migrate import newest_version
 from queuectld.store.reader import SqliteReader, open_reader
 from queuectld.store.thread import Reserve, StoreThread
 
@@ -29,6 +30,8 @@ class Readers:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # Asked for now: another program may be installed by the time at which a connection is opened.
+        self._newest = newest_version()
         self._idle: list[SqliteReader] = []
         self._closed = False
         self._threads = ready_threads(_READERS, "reader")
@@ -41,7 +44,7 @@ class Readers:
 
     def _run(self, work: Callable[[Reader], T]) -> T:
         # Lists are safe between threads, and there are no more connections than threads.
-        reader = self._idle.pop() if self._idle else open_reader(self._path)
+        reader = self._idle.pop() if self._idle else open_reader(self._path, newest=self._newest)
         try:
             with reader.snapshot():
                 return work(reader)
@@ -54,6 +57,14 @@ class Readers:
         self._threads.shutdown()
         while self._idle:
             self._idle.pop().close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class Ledger:
@@ -78,6 +89,8 @@ class Ledger:
         self._readers = None if path is None else Readers(path)
         self._uuid = store.uuid
         self._where = None if path is None else str(path.parent)
+        self._path = path
+        self._file = None if path is None else _identity(path)
         self._full = False
         self._on_fatal = on_fatal
         self._thread = StoreThread(
@@ -98,13 +111,18 @@ class Ledger:
 
     def problems(self) -> Sequence[str]:
         """Return sentences about what is wrong now."""
-        if not self._full:
-            return ()
-        what = (
-            f"the disk that holds {self._where} is full: new jobs are refused until there is space again, what is "
-            "under way is still recorded; remove something from it, or let less be kept (`retention.output`)"
-        )
-        return (what,)
+        found = []
+        if self._full:
+            found.append(
+                f"the disk that holds {self._where} is full: new jobs are refused until there is space again, what is "
+                "under way is still recorded; remove something from it, or let less be kept (`retention.output`)"
+            )
+        if self._path is not None and _identity(self._path) != self._file:
+            found.append(
+                f"{self._path} is not the database any more that this daemon writes to: it was moved, removed or "
+                "replaced; put it back, or stop the daemon, which knows jobs that the next one will not find"
+            )
+        return found
 
     @property
     def uuid(self) -> str:

@@ -9,6 +9,7 @@ import structlog
 from queuectld.errors import CheckFailedError
 from queuectld.host.children import Children, Finished, Parent
 from queuectld.host.program import Program
+from queuectld.host.state_dir import StateDir
 
 log = structlog.get_logger()
 
@@ -16,11 +17,13 @@ log = structlog.get_logger()
 _PATIENCE: Final = 20.0
 
 
-async def check_successor(program: Program, children: Children, parent: Parent) -> None:
+async def check_successor(state: StateDir, program: Program, children: Children, parent: Parent) -> None:
     """Have the program check itself, its configuration and the database, in a process of its own.
 
     Raises `CheckFailedError` with the last thing that it said.
     """
+    if not state.in_place():
+        raise CheckFailedError(_complaint(f"{state.path} is not the state directory any more that this daemon holds"))
     try:
         finished = await children.run(program.checking(), parent, within=_PATIENCE)
     except OSError as error:

@@ -76,6 +76,13 @@ class StateDir:
             file.unlink(missing_ok=True)
         return len(stale)
 
+    def in_place(self) -> bool:
+        """Whether the directory of that name is still the one that is held, and was not moved, removed or covered."""
+        try:
+            return os.path.samestat(os.fstat(self._lock), (self.path / LOCK).stat())
+        except OSError:
+            return False
+
     @property
     def lock(self) -> int:
         """The descriptor that holds the lock."""

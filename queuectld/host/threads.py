@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier
+from typing import Any
 
 
 def ready_threads(count: int, name: str) -> ThreadPoolExecutor:
@@ -47,6 +48,15 @@ class Loop(asyncio.SelectorEventLoop):
         """Take a pool of `ready_threads` for what `asyncio.to_thread` is given."""
         super().set_default_executor(executor)  # type: ignore[arg-type]  # raises `TypeError` for any other
         self._pool = executor
+
+    def _accept_connection(self, protocol_factory: Any, sock: Any, *options: Any) -> None:
+        """Accept one client in one turn.
+
+        Python 3.11 goes on to ask for as many as the backlog holds where the host has no descriptor left, and logs
+        each failure: a thousand lines a second.
+        """
+        security, server, _backlog, *rest = options
+        super()._accept_connection(protocol_factory, sock, security, server, 1, *rest)  # type: ignore[misc]  # not in typeshed
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109  (asyncio's)
         """Wait for what runs in threads."""

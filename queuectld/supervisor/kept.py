@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from queuectld.protocol.output import outcome_name
+from queuectld.protocol.output import attempt_name
 from queuectld.supervisor.groups import Groups
 from queuectld.worker import cgroups, procfs
 from queuectld.worker.kept import DIRECTORY, Kept
@@ -77,7 +77,7 @@ class KeptProcesses:
         return self._groups.all_of_attempt(token)
 
     def _file(self, token: int) -> Path:
-        return self._directory / outcome_name(self._store, token)
+        return self._directory / attempt_name(self._store, token)
 
     def _read(self) -> Iterator[tuple[int, Kept]]:
         for path in self._directory.glob(f"{self._store}.*"):

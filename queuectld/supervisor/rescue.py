@@ -102,7 +102,8 @@ def _kill_round(remains: Remains, host: Host) -> tuple[list[procfs.Stat], bool]:
         fenced = {pid for directory in directories for pid in cgroups.members(directory)}
         foreign = spared.pids | host.household.known | {os.getpid()}
         others = [process for process in processes if process.pid not in foreign]
-        found = [process for process in _kill_set(remains, others, fenced, spared.markers) if process.alive]
+        session = _session(remains, processes)
+        found = [process for process in _kill_set(remains, others, session, fenced, spared.markers) if process.alive]
         # At one stroke, so that nothing gets away by forking.
         populated = [directory for directory in directories if end(directory, spared.pids)]
         for process in found:
@@ -112,11 +113,10 @@ def _kill_round(remains: Remains, host: Host) -> tuple[list[procfs.Stat], bool]:
 
 
 def _kill_set(
-    remains: Remains, others: list[procfs.Stat], fenced: set[int], kept: Collection[bytes]
+    remains: Remains, others: list[procfs.Stat], session: int | None, fenced: set[int], kept: Collection[bytes]
 ) -> list[procfs.Stat]:
     me = os.getpid()
     doomed = fenced | set(procfs.marked(remains.marker.encode()))
-    session = _session(remains, others)
     found = {
         process.pid
         for process in others
@@ -130,12 +130,12 @@ def _kill_set(
     return [process for process in others if process.pid in found]
 
 
-def _session(remains: Remains, others: list[procfs.Stat]) -> int | None:
+def _session(remains: Remains, processes: list[procfs.Stat]) -> int | None:
     """The session of the command, unless its number is somebody else's by now.
 
     As long as a session has members, its number is not given out again: no leader is as good as the right one.
     """
     if remains.pid is None:
         return None
-    leader = next((process for process in others if process.pid == remains.pid), None)
+    leader = next((process for process in processes if process.pid == remains.pid), None)
     return remains.pid if leader is None or leader.start == remains.pid_start else None

@@ -134,6 +134,8 @@ def backup(site: Site, file: Path) -> None:
     file = file.absolute()
     if file.exists() or file.is_symlink():
         raise StoreError(f"{file} is there already, and is not overwritten")
+    if not os.access(file.parent, os.W_OK | os.X_OK):
+        raise StoreError(f"{file.parent} is not there, or cannot be written to: no copy was made")
     try:
         with _held(site) as state:
             _back_up(state.database, file)

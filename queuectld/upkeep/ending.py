@@ -38,15 +38,23 @@ def end_all(state: Path, stores: Iterable[str]) -> tuple[int, int]:
     groups = {store: find_groups(store, wanted=False) for store in {*stores, *served.values()}}
     kept = {store: KeptProcesses(state, store, procfs.boot_id(), its) for store, its in groups.items()}
     # A worker that stands still reports nothing, starts nothing, and keeps all that it started below it.
-    for process in served:
-        procfs.signal_process(process.pid, process.start, signal.SIGSTOP)
-    others = _end_others(workers, kept)
-    for process in served:
-        procfs.signal_process(process.pid, process.start, signal.SIGKILL)
+    _signal_all(served, signal.SIGSTOP)
+    try:
+        others = _end_others(workers, kept)
+    except StoreError:
+        # The next daemon finds them as they were, and they it.
+        _signal_all(served, signal.SIGCONT)
+        raise
+    _signal_all(served, signal.SIGKILL)
     others += _end_others(frozenset(), kept)
     for store, its in groups.items():
         its.sweep(live=kept[store].tokens(), workers=(), spared=kept[store].spared().pids)
     return len(workers), others
+
+
+def _signal_all(processes: Iterable[procfs.Stat], number: int) -> None:
+    for process in processes:
+        procfs.signal_process(process.pid, process.start, number)
 
 
 def _end_others(workers: frozenset[int], kept: dict[str, KeptProcesses]) -> int:
@@ -60,7 +68,7 @@ def _end_others(workers: frozenset[int], kept: dict[str, KeptProcesses]) -> int:
         quiet = 0 if found else quiet + 1
         if found and time.monotonic() > until:
             names = ", ".join(f"{process.pid} {process.name}" for process in found)
-            raise StoreError(f"these processes of jobs do not die: {names}; nothing was changed")
+            raise StoreError(f"these processes of jobs do not die: {names}; the queue is as it was")
         time.sleep(_PAUSE if found else 0)
     return len(ended)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from typing import Final
@@ -10,8 +9,8 @@ from typing import Final
 import msgspec
 
 from queuectld.protocol import codec
-from queuectld.protocol.output import outcome_name
-from queuectld.worker import procfs
+from queuectld.protocol.output import attempt_name
+from queuectld.worker import files, procfs
 
 DIRECTORY: Final = "kept"
 
@@ -28,20 +27,5 @@ def save(state: str, store: str, token: int, processes: Sequence[procfs.Stat]) -
 
     Nothing is forced to the disk: what the host forgets when it goes down does not live then either.
     """
-    directory = os.path.join(state, DIRECTORY)
-    name = outcome_name(store, token)
-    temporary = os.path.join(directory, f".{name}")
     found = Kept(procfs.boot_id(), tuple((process.pid, process.start) for process in processes))
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    try:
-        with open(temporary, "wb", buffering=0, opener=_private) as file:
-            file.write(codec.encode(found))
-        os.rename(temporary, os.path.join(directory, name))
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+    files.leave(os.path.join(state, DIRECTORY), attempt_name(store, token), codec.encode(found), on_disk=False)

@@ -48,10 +48,18 @@ def read_options(arguments: list[str]) -> Options:
 
 
 def store_served_by(pid: int, state: str) -> str | None:
-    """Return the store of a process that is a worker of this user and state directory; None if it is none."""
-    words = procfs.command_line(pid)
-    start = [os.fsencode(word) for word in (*_PROGRAM, "--state", state, "--store")]
-    place = 1 + len(start)
-    if words[1:place] != start or len(words) == place or procfs.owner(pid) != os.geteuid():
+    """Return the store of a process that is a worker of this user and state directory; None if it is none.
+
+    The directory may have been called by another name then, through a link or a mount.
+    """
+    words = [os.fsdecode(word) for word in procfs.command_line(pid)]
+    if words[1:4] != [*_PROGRAM] or words[4:7:2] != ["--state", "--store"] or procfs.owner(pid) != os.geteuid():
         return None
-    return os.fsdecode(words[place])
+    return words[7] if len(words) > 7 and _same_place(words[5], state) else None
+
+
+def _same_place(one: str, other: str) -> bool:
+    try:
+        return one == other or os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False

@@ -224,7 +224,7 @@ def test_elsewhere_it_looks_only_at_what_can_be_seen_from_here(call, tmp_path) -
 def test_status_tells_how_jobs_are_isolated_and_fits_a_screen(daemon, call) -> None:
     shown = call("status").out.splitlines()
 
-    assert "each attempt has a cgroup of its own (memory)" in shown
+    assert "jobs are held together by cgroups (memory)" in shown
     assert len(shown) <= 24
 
 

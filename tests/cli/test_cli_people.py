@@ -211,6 +211,18 @@ def test_a_condition_that_could_mean_nothing_is_refused(line, daemon, call):
     assert call(*line.split()).status == 2
 
 
+def test_show_names_what_an_attempt_left_running(daemon, call):
+    attempt = DETAIL["history"][0]
+    left = ["41 sleep", "42 \x1b[31msync (kept)"]
+    daemon.answers["get"] = {"ok": {**DETAIL, "history": [attempt, {**attempt, "number": 2, "leftovers": left}]}}
+
+    lines = call("show", "job1").out.splitlines()
+
+    assert [line for line in lines if line.startswith("Left by run ")] == [
+        "Left by run 2, and ended unless kept: 41 sleep, 42 \N{REPLACEMENT CHARACTER}[31msync (kept)"
+    ]
+
+
 @pytest.mark.parametrize("verb", ["discard", "show", "retry"])
 def test_the_hint_for_a_job_that_is_not_dead_fits_what_was_asked(verb, daemon, call):
     daemon.answers["get"] = {"ok": {**DETAIL, "job": job(state="completed")}}

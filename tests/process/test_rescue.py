@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ def leader() -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-c", FAMILY], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         yield process
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_a_worker_that_got_the_number_of_a_command_keeps_what_it_has_just_forked(

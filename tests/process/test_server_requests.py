@@ -537,3 +537,24 @@ def test_jobs_of_the_same_request_are_not_ahead_of_it(client):
     first = client.ok(op="enqueue", jobs=[{"command": "true"} for _ in range(1500)])
 
     assert first["warnings"] == []
+
+
+def test_many_jobs_are_read_in_parts_and_answered_as_one_request(client):
+    good, wrong = {"command": "true"}, {"comand": "true"}
+    jobs = [wrong if number % 3 == 0 else good for number in range(2500)]
+
+    reply = client.ok(op="enqueue", jobs=jobs)
+
+    assert len(reply["jobs"]) == 1666
+    assert [one["index"] for one in reply["refused"]] == list(range(0, 2500, 3))
+    assert reply["refused"][-1]["path"].startswith("$.jobs[2499]")
+    # What may have been meant is told of the first hundred only, however they are cut.
+    assert sum("did you mean" in one["message"] for one in reply["refused"]) == 100
+    assert client.ok(op="count", select={})["total"] == 1666
+
+
+def test_of_many_jobs_none_is_stored_when_all_were_to_be_and_one_is_wrong(client):
+    client.send(op="enqueue", jobs=[{"command": "true"}] * 2000 + [{}], atomic=True)
+    client.send(op="count", select={})
+
+    assert (client.receive()["ok"]["jobs"], client.receive()["ok"]["total"]) == ([], 0)

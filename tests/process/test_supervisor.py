@@ -18,7 +18,7 @@ from queuectld.domain.transitions import request_cancel
 from queuectld.errors import DiskFullError
 from queuectld.host.children import Children
 from queuectld.protocol.worker_messages import CHANNEL_VERSION
-from queuectld.supervisor import dispatch, files, link, linux, rescue
+from queuectld.supervisor import dispatch, endings, files, link, linux, rescue
 from queuectld.worker import procfs
 from tests.process.supervisor_rig import Rig, until
 from tests.system import processes
@@ -383,6 +383,31 @@ def test_an_outcome_that_cannot_be_recorded_before_the_daemon_ends_is_kept_by_it
             await until(lambda: filed(rig), "the outcome is in a file")
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+def test_an_end_that_the_store_can_never_take_is_not_tried_for_ever(play, monkeypatch):
+    monkeypatch.setattr(endings, "_AGAIN", 0.05)
+
+    async def scenario(rig):
+        finish, tried = rig.records.finish, []
+
+        def refuse(token, outcome, done, **others):
+            tried.append(outcome.reason)
+            if outcome.reason is Reason.LOST:
+                finish(token, outcome, done, **others)
+            else:
+                asyncio.get_running_loop().call_soon(done, OverflowError("too large for the store"))
+
+        await rig.add("a", command="true", rerun="never")
+        rig.records.finish = refuse
+
+        await rig.reach("a", State.DEAD)
+        assert tried == [Reason.EXITED, Reason.LOST]
+        rig.records.finish = finish
+        await rig.add("b")
+        await rig.reach("b", State.COMPLETED)
+
+    play(scenario)
 
 
 async def filed(rig):

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from queuectld.errors import StoreError
 from queuectld.protocol.worker_messages import (
     CHANNEL_VERSION,
     Beat,
@@ -25,6 +26,8 @@ from queuectld.protocol.worker_messages import (
     Welcome,
     decode_from_worker,
 )
+from queuectld.upkeep import ending
+from queuectld.worker import procfs
 from tests.process.fake_daemon import PATIENCE, STORE, FakeDaemon, alive, until
 
 
@@ -284,3 +287,19 @@ def test_a_message_that_is_not_understood_is_passed_over(daemon):
     assert daemon.run("exit 4").exit_code == 4
     daemon.connection.send(Exit())
     assert b"not understood" in daemon.workers[0].communicate(timeout=PATIENCE)[1]
+
+
+def test_a_worker_whose_queue_could_not_be_replaced_is_as_it_was(daemon, monkeypatch):
+    daemon.start_worker()
+    worker = daemon.workers[0].pid
+
+    def give_up(*_):
+        until(lambda: procfs.stat(worker).state == "T", "it stands still")
+        raise StoreError("something does not die")
+
+    monkeypatch.setattr(ending, "_end_others", give_up)
+
+    with pytest.raises(StoreError):
+        ending.end_all(daemon.state, [STORE])
+
+    until(lambda: procfs.stat(worker).state == "S", "it goes on")

@@ -97,6 +97,14 @@ def test_a_copy_overwrites_nothing(daemon: LiveDaemon, home: Path) -> None:
     assert (home / "precious").read_text() == "precious"
 
 
+def test_a_copy_that_cannot_be_written_blames_its_directory(daemon: LiveDaemon, home: Path) -> None:
+    refused = db(daemon, "backup", home / "nowhere" / "copy.db")
+
+    assert refused.code != 0
+    assert f"{home / 'nowhere'} " in refused.err
+    assert "the database" not in refused.err
+
+
 def test_a_copy_for_which_there_is_no_space_is_not_there_at_all(daemon: LiveDaemon, home: Path) -> None:
     small = home / "small"
     small.mkdir()
@@ -242,3 +250,19 @@ def test_a_job_cannot_restore_the_queue_that_runs_it(daemon: LiveDaemon, home: P
     assert done.returncode == 74
     assert b"within a job" in done.stderr
     assert not list(daemon.state.glob("queue.db.*"))
+
+
+def test_a_restore_ends_workers_also_if_the_state_directory_is_called_by_another_name(
+    daemon: LiveDaemon, home: Path, gate: Gate
+) -> None:
+    with daemon.wire() as wire:
+        worker = daemon.worker_of(wire.enqueue(gate.wait()))
+    assert db(daemon, "backup", home / "copy.db").code == 0
+    daemon.kill()
+    (home / "link").symlink_to(daemon.state)
+    daemon.env["QUEUECTL_STATE_DIR"] = str(home / "link")
+
+    assert db(daemon, "restore", home / "copy.db").code == 0
+
+    assert not processes.alive(worker)
+    assert processes.of(home) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import signal
 import socket
 import threading
@@ -433,3 +434,49 @@ def test_a_worker_that_dies_in_between_is_reaped_and_the_next_one_has_the_limits
     successor = wait_for(lambda: [one["pid"] for one in daemon.workers() if one["phase"] == "idle"], "another idles")[0]
     assert open_files_allowed(successor) == 512
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_state_directory_that_was_replaced_is_told_and_never_taken_for_the_one_that_is_held(
+    daemon: LiveDaemon, gate: Gate
+) -> None:
+    with daemon.wire() as wire:
+        job = wire.enqueue(gate.wait())
+        daemon.worker_of(job)
+        away = daemon.home / "away"
+        daemon.state.rename(away)
+        daemon.state.mkdir()
+
+        with pytest.raises(RefusedError) as refused:
+            wire.call("reexec")
+
+        assert refused.value.code == "check_failed"
+        assert f"{daemon.state} is not the state directory any more" in refused.value.message
+        assert any("it was moved, removed or replaced" in problem for problem in wire.call("status")["problems"])
+        daemon.state.rmdir()
+        away.rename(daemon.state)
+        assert wire.call("status")["problems"] == []
+    reexec(daemon)
+    gate.open()
+    assert daemon.wait_for_state(job, "completed")["attempts"] == 1
+
+
+def test_a_program_that_is_installed_and_does_not_run_yet_changes_nothing_for_the_one_that_runs(
+    new_daemon: Callable[..., LiveDaemon],
+) -> None:
+    daemon = new_daemon()
+    migrations = daemon.home / "migrations"
+    shutil.copytree(MIGRATIONS, migrations)
+    installation = Installation(daemon)
+    installation.install(f"import queuectld.store.migrate as m\nm.MIGRATIONS = Path({str(migrations)!r})")
+    daemon.start()
+
+    (migrations / "9999.sql").write_text("CREATE TABLE future (x INTEGER) STRICT;")
+
+    # The first read of all.
+    with daemon.wire() as wire:
+        assert wire.call("list")["jobs"] == []
+    shutil.rmtree(migrations)
+    with daemon.wire() as first, daemon.wire() as second:
+        first.send("list")
+        second.send("list")
+        assert first.line()["ok"]["jobs"] == second.line()["ok"]["jobs"] == []
