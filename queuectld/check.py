@@ -5,13 +5,18 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from pathlib import Path
+from typing import Final
 
 import queuectld
 from queuectld.host.state_dir import DATABASE
 from queuectld.keys import Config
 from queuectld.server.listen import read_token
+from queuectld.store.damage import damaged
 from queuectld.store.database import Database
 from queuectld.store.migrate import check_not_newer
+
+# Bytes of a database that are read in a fraction of a second; whoever replaces a running daemon waits for it.
+_READ_WHOLE: Final = 32 * 1024 * 1024
 
 
 def check_all(keys: Config, state: Path) -> None:
@@ -34,10 +39,25 @@ def check_named(keys: Config) -> None:
 def check_database(path: Path) -> None:
     """Make sure that this program can read the database, or migrate it. A daemon may have it open, in another process.
 
-    Raises `StoreTooNewError`, `StoreDamagedError`, `StoreError`.
+    A large one is looked into here and there only. Raises `StoreTooNewError`, `StoreDamagedError`, `StoreError`.
     """
     database = Database(path, readonly=True)
     try:
         check_not_newer(database)
+        if path.stat().st_size <= _READ_WHOLE:
+            _read_whole(database)
+        else:
+            _read_beginnings(database)
     finally:
         database.close()
+
+
+def _read_whole(database: Database) -> None:
+    told = database.run("PRAGMA quick_check(1)")
+    if told != [("ok",)]:
+        raise damaged(database.path, f"is damaged ({' '.join(str(told[0][0]).split())})")
+
+
+def _read_beginnings(database: Database) -> None:
+    for (name,) in database.run("SELECT name FROM sqlite_schema WHERE type = 'table'"):
+        database.run(f'SELECT 1 FROM "{name}" LIMIT 1')  # noqa: S608  (a name from the schema)

@@ -159,7 +159,7 @@ def configuration(app: Caller, place: Place) -> Iterator[Finding]:
     if code == 0:
         yield Finding("configuration", OK, where)
     else:
-        check = "database" if code == 65 else "configuration"
+        check = {65: "database", 74: "state"}.get(code, "configuration")
         last = said[-1].removeprefix("queuectld: ") if said else "it said nothing"
         yield Finding(check, FAIL, f"queuectld could not start (exit {code}): {last}", _REPAIR.get(code))
 

@@ -121,6 +121,9 @@ def _check(directory: Path) -> None:
         raise StoreError(f"{directory} belongs to another user (uid {found.st_uid}); run the daemon as that user")
     if found.st_mode & _TOO_OPEN:
         raise StoreError(f"others may write to {directory} and so put commands into the queue; chmod 700 {directory}")
+    read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+    if not read_only and not os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        raise StoreError(f"{directory} may not be written to by its own daemon; chmod 700 {directory}")
 
 
 def _take_lock(directory: Path) -> int:

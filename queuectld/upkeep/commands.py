@@ -182,6 +182,7 @@ def restore_(site: Site, file: Path) -> None:
         done = restore(state, file, policy=policy, now=time.time())
     if done.workers or done.processes:
         click.echo(f"Ended {done.workers} workers and {done.processes} processes of jobs.")
-    click.echo(f"Restored {done.jobs} jobs from {file}; {done.requeued} of them ran then, and wait again.")
+    jobs = "1 job" if done.jobs == 1 else f"{done.jobs} jobs"
+    click.echo(f"Restored {jobs} from {file}; {done.requeued} of them ran then, and wait again.")
     if done.kept is not None:
         click.echo(f"The database before is {done.kept}.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import apsw
 
-from tests.system.livedaemon import LiveDaemon
+from tests.system.livedaemon import DAEMON, LiveDaemon
 from tests.system.waiting import wait_for
 from tests.system.wire import RefusedError
 
@@ -55,6 +55,21 @@ def test_damage_that_is_met_later_ends_the_daemon_with_65(new_daemon: Callable[.
 
     assert daemon.process.wait(30) == 65
     assert "queuectld db check" in daemon.log_tail()
+
+
+def test_a_check_sees_what_the_start_would_meet(new_daemon: Callable[..., LiveDaemon]) -> None:
+    daemon = new_daemon().start()
+    daemon.stop()
+    assert daemon.run([*DAEMON, "--check"]).returncode == 0
+    overwrite(daemon.state / "queue.db", range(2, 8))
+
+    checked = daemon.run([*DAEMON, "--check"])
+    doctor = daemon.cli("doctor")
+
+    assert checked.returncode == 65
+    assert b"queuectld db check" in checked.stderr
+    assert doctor.code == 1
+    assert "queuectld db check" in doctor.out
 
 
 def ask(daemon: LiveDaemon) -> bool:

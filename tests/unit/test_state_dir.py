@@ -113,6 +113,14 @@ def test_a_directory_that_others_may_write_to_is_refused(tmp_path):
         open_state_dir(tmp_path)
 
 
+def test_a_directory_that_its_owner_may_not_write_to_is_refused(tmp_path, monkeypatch):
+    # Root may write anywhere.
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+
+    with pytest.raises(StoreError, match=f"chmod 700 {tmp_path}"):
+        open_state_dir(tmp_path)
+
+
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_file_in_the_way_is_named(place, tmp_path):
     (tmp_path / "file").touch()
