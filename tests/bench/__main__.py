@@ -15,11 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tests import readme_block
 from tests.bench import figures
 from tests.bench.contenders import WORKERS, Contender, contenders
-from tests.bench.report import Row, insert, machine, markdown, table
-
-README = Path(__file__).parents[2] / "README.md"
+from tests.bench.report import Row, machine, markdown, table
 
 
 class Size(NamedTuple):
@@ -166,7 +165,7 @@ def main() -> None:
     print()
     print(table(rows))
     if given.readme:
-        README.write_text(insert(README.read_text(), markdown(rows, where, workload)))
+        readme_block.write(readme_block.README, "figures", markdown(rows, where, workload))
     if given.json:
         told = {"machine": where, "workload": workload, "size": size._asdict(), "figures": all_figures}
         given.json.write_text(json.dumps(told, indent=2) + "\n")

@@ -13,8 +13,6 @@ import psutil
 
 from queuectld.protocol.words import VERSION
 
-BEGIN, END = "<!-- figures -->\n", "<!-- /figures -->\n"
-
 
 class Row(NamedTuple):
     what: str
@@ -63,12 +61,3 @@ def markdown(rows: Iterable[Row], where: Mapping[str, Any], workload: str) -> st
         f"{where['durability']}. Drained: {workload}."
     )
     return "\n".join([*lines, "", source]) + "\n"
-
-
-def insert(text: str, block: str) -> str:
-    """Return a README with other figures. Raises `ValueError` if it has no place for them."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"no block between {BEGIN.strip()} and {END.strip()}")
-    return f"{before}{begin}{block}{end}{after}"

@@ -16,8 +16,8 @@ from types import FrameType
 from tests.faults import report
 from tests.faults.suite import Suite, Tally, stopwatch
 from tests.faults.suites import SUITES
+from tests.readme_block import README, write
 
-README = Path(__file__).parents[2] / "README.md"
 RESULTS = Path(__file__).with_name("results.json")
 
 
@@ -89,7 +89,7 @@ def main() -> int:
     if now:
         print(report.table(now))
     if given.readme:
-        README.write_text(report.insert(README.read_text(), report.markdown(kept, SUITES)))
+        write(README, "faults", report.markdown(kept, SUITES))
     return 1 if report.failed(now) else 0
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 from queuectld.protocol.words import VERSION
 from tests.faults.suite import KINDS, Suite, Tally
 
-BEGIN, END = "<!-- faults -->\n", "<!-- /faults -->\n"
 HEAD: Final = ("suite", "faults injected", "runs", *KINDS)
 # Texts of what went wrong that are kept of one run.
 _KEPT: Final = 50
@@ -108,12 +107,3 @@ def _figures(known: Iterable[tuple[Suite, Mapping[str, Any]]]) -> list[str]:
 def _sources(results: Iterable[Mapping[str, Any]]) -> list[str]:
     told = sorted({f"on {one['date']} with version {one['version']}: {one['machine']}" for one in results})
     return [f"Run {'; '.join(told)}."]
-
-
-def insert(text: str, block: str) -> str:
-    """Return a README with another table. Raises `ValueError` if it has no place for one."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"no block between {BEGIN.strip()} and {END.strip()}")
-    return f"{before}{begin}{block}{end}{after}"

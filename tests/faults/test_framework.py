@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults import __main__ as command
-from tests.faults import report
 from tests.faults.suite import Suite, Tally, clean
+from tests.readme_block import insert
 
 
 def suite(name: str, *wrong: str, faults: int = 3) -> Suite:
@@ -84,7 +84,7 @@ def test_what_cannot_be_run_here_is_left_out(call, capsys) -> None:
 
 def test_the_table_of_the_readme_comes_from_several_runs(call, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}old\n{report.END}after\n")
+    readme.write_text("before\n<!-- faults -->\nold\n<!-- /faults -->\nafter\n")
     main = call(suite("kills"), suite("cuts"))
 
     main("cuts", "--rounds", "2")
@@ -103,7 +103,7 @@ def test_the_table_of_the_readme_comes_from_several_runs(call, tmp_path: Path) -
 
 def test_a_readme_without_a_place_for_the_table_is_left_alone() -> None:
     with pytest.raises(ValueError, match="no block"):
-        report.insert("nothing here", "table")
+        insert("nothing here", "faults", "table")
 
 
 def test_an_unknown_suite_is_refused(call, capsys) -> None:

@@ -1,4 +1,4 @@
-"""Lives through many worlds: `python -m tests.simulation --seeds 10000 [--seed FIRST] [--jobs N] [--mutants]`."""
+"""Lives through many worlds: `python -m tests.simulation [--seeds N] [--jobs N] [--mutants | --readme]`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
+from tests.readme_block import README, write
 from tests.simulation.figures import SeedFailedError, Tally, live_through
 from tests.simulation.mutants import MUTANTS, first_noticed
 
@@ -34,7 +35,22 @@ def _print(tally: Tally, busy: float) -> None:
     print(f"\n{tally.seeds:,} worlds, {tally.steps:,} steps, {pace}")
 
 
-def _simulate(first: int, seeds: int, jobs: int) -> int:
+def _markdown(tally: Tally, busy: float) -> str:
+    """Return the tables for the README."""
+    lines = []
+    for title, rows in tally.tables():
+        lines += [
+            f"| {title} | times |",
+            "|---|---:|",
+            *(f"| {name.strip()} | {count:,} |" for name, count in rows),
+            "",
+        ]
+    pace = tally.steps / max(busy, 1e-9)
+    source = f"{tally.seeds:,} worlds, {tally.steps:,} steps, {pace:,.0f} a second and processor; all rules held."
+    return "\n".join([*lines, f"{source} Run on {time.strftime('%Y-%m-%d', time.gmtime())}."]) + "\n"
+
+
+def _simulate(first: int, seeds: int, jobs: int, *, readme: bool = False) -> int:
     total, failed, busy, done = Tally(), 0, 0.0, 0
     with ProcessPoolExecutor(jobs) as pool:
         chunks = [
@@ -55,6 +71,8 @@ def _simulate(first: int, seeds: int, jobs: int) -> int:
     zeros = total.zeros()
     if zeros and seeds > 1:
         print("\nnever exercised: " + "; ".join(zeros))
+    if readme and not failed:
+        write(README, "simulation", _markdown(total, busy))
     return 1 if failed or (zeros and seeds >= 300) else 0
 
 
@@ -73,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the first of them")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes at once")
     parser.add_argument("--mutants", action="store_true", help="break the product on purpose instead, rule by rule")
+    parser.add_argument("--readme", action="store_true", help="replace the counts in README.md")
     args = parser.parse_args(argv)
-    return _break() if args.mutants else _simulate(args.seed, args.seeds, args.jobs)
+    return _break() if args.mutants else _simulate(args.seed, args.seeds, args.jobs, readme=args.readme)
 
 
 if __name__ == "__main__":
