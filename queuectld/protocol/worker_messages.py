@@ -121,6 +121,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello", tag_field="m
     pid: Count
     pid_start: Count
     state: Idle | Running | Holding
+    # Its connections are counted from 1; what comes late over an earlier one is of the past. 0: it does not count.
+    connection: Count = 0
 
 
 class Started(msgspec.Struct, frozen=True, tag="started", tag_field="msg"):

@@ -146,7 +146,11 @@ class Crew:
             name = hello.name if self.named(hello.name) is None else self._free_name()
             worker = self.register(name, pid, hello.pid_start, Link(self._world.store))
         worker.start = hello.pid_start
-        # An earlier connection is over, even if we did not notice yet: it was read to its end before this one was made.
+        if 0 < hello.connection < worker.connections:
+            # Read late: it has made another one since, and what it said over this one is not so any more.
+            return None
+        worker.connections = hello.connection
+        # An earlier connection is over, even if we did not notice yet: what was said over it came before this.
         self.disconnect(worker)
         worker.connection = connection
         self._watcher.on_hello(worker, hello)

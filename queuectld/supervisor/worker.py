@@ -51,6 +51,8 @@ class Worker:
     heard_at: float
     watch: Watch | None = None
     connection: Connection | None = None
+    # How many it has made, by its own count.
+    connections: int = 0
     job: Job | None = None
     attempt: int | None = None
     jobs_done: int = 0

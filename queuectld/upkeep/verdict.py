@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +29,13 @@ def is_damaged(path: Path) -> bool:
 
 def _read(path: Path) -> None:
     try:
-        with path.open("rb", buffering=0) as file:
-            while file.read(_BLOCK):
-                pass
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
+    try:
+        # By the call that SQLite makes, so that what failed for it fails here.
+        position = 0
+        while data := os.pread(descriptor, _BLOCK, position):
+            position += len(data)
+    finally:
+        os.close(descriptor)

@@ -101,6 +101,7 @@ class Channel:
         self._identity = identity
         self._orphan_timeout = orphan_timeout
         self._link = Link.DOWN
+        self._connections = 0
         self._away_since = now
         self._retry_at = now
         self._retry_delay = FIRST_RETRY
@@ -116,6 +117,7 @@ class Channel:
     def connected(self, now: float) -> list[Action]:
         """Note that the connection stands."""
         self._link = Link.UP
+        self._connections += 1
         self._beat_at = now + BEAT_INTERVAL
         who = self._identity
         hello = Hello(
@@ -125,6 +127,7 @@ class Channel:
             pid=who.pid,
             pid_start=who.pid_start,
             state=self._state(),
+            connection=self._connections,
         )
         return [Send(hello)]
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import psutil
 
 from tests.system.livedaemon import LiveDaemon
+from tests.system.waiting import wait_for
 
 # What somebody else waits for an answer meanwhile, in seconds: usually, and at most. The machine that runs the tests
 # does other things, too.
@@ -43,6 +44,8 @@ def others_are_served(daemon: LiveDaemon, *, pause: float = 0.0) -> Iterator[lis
     asking = threading.Thread(target=ask)
     asking.start()
     try:
+        # Who begins before anybody asks may be through by then.
+        wait_for(lambda: took, "it has been answered once")
         yield took
     finally:
         over.set()

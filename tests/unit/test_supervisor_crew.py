@@ -6,7 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from queuectld.protocol.worker_messages import CHANNEL_VERSION, Hello, Running
+from queuectld.protocol.worker_messages import CHANNEL_VERSION, Hello, Idle, Running
 from queuectld.supervisor.crew import Crew
 
 
@@ -57,3 +57,29 @@ def test_a_worker_that_says_hello_after_the_end_is_turned_away_with_what_it_runs
 
     assert worker is None
     assert door.sent == []
+
+
+class Guests:
+    """A watcher that notes who is let in."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def on_hello(self, _worker: Any, hello: Any) -> None:
+        self.told.append(hello.connection)
+
+
+def test_a_hello_that_is_read_after_that_of_a_later_connection_is_of_the_past() -> None:
+    guests = Guests()
+
+    async def scenario() -> list[Any]:
+        crew = Crew(SimpleNamespace(machine=machine(), store="5" * 32, clock=lambda: 0.0), guests)  # type: ignore[arg-type]
+        said = {"protocol": CHANNEL_VERSION, "store": "5" * 32, "name": "w1", "pid": 200, "pid_start": 7}
+        doors = [(Door(), Hello(**said, state=Idle(), connection=number)) for number in (1, 3, 2, 0)]
+        return [crew.recognise(door, hello) for door, hello in doors]
+
+    first, third, second, uncounted = asyncio.run(scenario())
+
+    assert first is third is uncounted
+    assert second is None
+    assert guests.told == [1, 3, 0]

@@ -103,7 +103,8 @@ def test_its_first_words_say_who_it_is():
 
     said = hello(channel)
 
-    assert said == Hello(protocol=CHANNEL_VERSION, store="s", name="w1", pid=10, pid_start=20, state=Idle())
+    who = {"protocol": CHANNEL_VERSION, "store": "s", "name": "w1", "pid": 10, "pid_start": 20}
+    assert said == Hello(**who, state=Idle(), connection=1)
 
 
 def test_it_reconnects_every_50_ms_slowing_to_a_second(channel):
