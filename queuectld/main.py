@@ -17,7 +17,7 @@ import structlog
 from queuectld import config, exits
 from queuectld.check import check_all, check_named
 from queuectld.daemon import Daemon, Successor
-from queuectld.errors import QueueCTLError
+from queuectld.errors import QueueCTLError, StoreDamagedError, StoreError
 from queuectld.host.handover import Handover, take
 from queuectld.host.program import Program, this_program
 from queuectld.host.state_dir import OVERRIDES, open_state_dir
@@ -28,6 +28,7 @@ from queuectld.protocol.schema import schema
 from queuectld.protocol.where import Places, places
 from queuectld.protocol.words import VERSION
 from queuectld.upkeep.commands import Site, db
+from queuectld.upkeep.verdict import is_damaged
 
 log = structlog.get_logger()
 
@@ -99,6 +100,11 @@ def serve(here: Places, loaded: config.Loaded, reload: Callable[[], config.Loade
         with asyncio.Runner(loop_factory=Loop) as runner:
             end = runner.run(_run(context))
         return _become(program, end) if isinstance(end, Successor) else end
+    except StoreDamagedError as error:
+        if is_damaged(state.database):
+            raise
+        # The disk did not give it: begin again, when it may.
+        raise StoreError(error.message) from None
     finally:
         state.close()
 

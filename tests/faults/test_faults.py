@@ -44,7 +44,8 @@ def test_what_becomes_of_the_daemon_is_noticed_by_no_job() -> None:
 
 
 @traced
-@pytest.mark.parametrize("name", [*iofaults.DAEMON, *iofaults.WORKER])
+# A disk that gives nothing any more from some moment on is tried by command only, where it can be told at length.
+@pytest.mark.parametrize("name", [name for name in (*iofaults.DAEMON, *iofaults.WORKER) if name != "read EIO"])
 def test_a_call_that_fails_costs_nothing_that_was_acknowledged(name: str) -> None:
     # How many files are opened depends on how many processes the host has.
     clean(iofaults.attack([name], seed=1), faults=0 if name == "open EMFILE" else 1)
