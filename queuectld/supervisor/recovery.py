@@ -70,8 +70,11 @@ def read_outcome(directory: Path, store: str, token: int) -> Filed | None:
 
 def remove_outcome(directory: Path, store: str, token: int) -> None:
     """Forget an outcome file, after its outcome was committed. One that cannot be removed does no harm there."""
-    with suppress(OSError):
-        (directory / attempt_name(store, token)).unlink(missing_ok=True)
+    name = attempt_name(store, token)
+    # The second is what a worker had not finished when it was killed.
+    for file in (name, f".{name}"):
+        with suppress(OSError):
+            (directory / file).unlink(missing_ok=True)
 
 
 def _read_regular(path: Path) -> bytes:

@@ -94,3 +94,11 @@ def test_what_is_no_file_of_a_worker_is_in_nobodys_way_when_its_end_is_recorded(
     make(tmp_path / f"{STORE}.4")
 
     remove_outcome(tmp_path, STORE, 4)
+
+
+def test_what_a_killed_worker_had_not_finished_goes_with_its_outcome(tmp_path):
+    (tmp_path / f".{STORE}.4").write_text('{"msg":"end')
+
+    remove_outcome(tmp_path, STORE, 4)
+
+    assert list(tmp_path.iterdir()) == []
