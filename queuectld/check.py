@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import queuectld
-from queuectld.host.state_dir import DATABASE
+from queuectld.host.state_dir import DATABASE, check_writable
 from queuectld.keys import Config
 from queuectld.server.listen import read_token
-from queuectld.store.damage import damaged
 from queuectld.store.database import Database
 from queuectld.store.migrate import check_not_newer
+from queuectld.store.survey import survey
 
-# Bytes of a database that are read in a fraction of a second; whoever replaces a running daemon waits for it.
-_READ_WHOLE: Final = 32 * 1024 * 1024
+# Seconds for a look into the database; whoever replaces a running daemon waits for it.
+_PATIENCE: Final = 5.0
 
 
-def check_all(keys: Config, state: Path) -> None:
-    """Look at everything that can be seen without starting. Raises `QueueCTLError`, or whatever an import raises."""
+def check_all(keys: Config, state: Path) -> Iterator[str]:
+    """Look at everything that can be seen without starting; yield what people should know all the same.
+
+    Raises `QueueCTLError`, or whatever an import raises.
+    """
     check_named(keys)
     # A worker imports what the daemon does not, and an installation can be half there.
     for module in pkgutil.walk_packages(queuectld.__path__, "queuectld."):
         importlib.import_module(module.name)
+    if state.is_dir():
+        check_writable(state)
     database = state / DATABASE
-    if database.exists():
-        check_database(database)
+    if database.exists() and not check_database(database):
+        yield (
+            f"The database {database} is so large that not all of it was looked at in {_PATIENCE:g} s, and what was is "
+            "in order; `queuectld db check` looks at everything."
+        )
 
 
 def check_named(keys: Config) -> None:
@@ -36,28 +45,14 @@ def check_named(keys: Config) -> None:
         read_token(keys.token_file)
 
 
-def check_database(path: Path) -> None:
-    """Make sure that this program can read the database, or migrate it. A daemon may have it open, in another process.
+def check_database(path: Path) -> bool:
+    """Make sure that this program can read the database, or migrate it; return whether all of it was looked at.
 
-    A large one is looked into here and there only. Raises `StoreTooNewError`, `StoreDamagedError`, `StoreError`.
+    A daemon may have it open, in another process. Raises `StoreTooNewError`, `StoreDamagedError`, `StoreError`.
     """
     database = Database(path, readonly=True)
     try:
         check_not_newer(database)
-        if path.stat().st_size <= _READ_WHOLE:
-            _read_whole(database)
-        else:
-            _read_beginnings(database)
+        return survey(database, seconds=_PATIENCE)
     finally:
         database.close()
-
-
-def _read_whole(database: Database) -> None:
-    told = database.run("PRAGMA quick_check(1)")
-    if told != [("ok",)]:
-        raise damaged(database.path, f"is damaged ({' '.join(str(told[0][0]).split())})")
-
-
-def _read_beginnings(database: Database) -> None:
-    for (name,) in database.run("SELECT name FROM sqlite_schema WHERE type = 'table'"):
-        database.run(f'SELECT 1 FROM "{name}" LIMIT 1')  # noqa: S608  (a name from the schema)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from queuectld.keys import KEYS, Config, Key, find_key
 from queuectld.protocol.replies import Setting
 from queuectld.values import check_config, read_value
 
-__all__ = ["Config", "Holder", "Loaded", "Origin", "load", "policy", "worker_limit"]
+__all__ = ["Config", "Holder", "Loaded", "Origin", "Sources", "load", "policy", "restore", "worker_limit"]
 
 Origin = Literal["environment", "override", "file", "default"]
 
@@ -45,6 +45,14 @@ class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     def source(self) -> str:
         """Who and when, for people."""
         return f"{self.by}, {datetime.fromtimestamp(self.at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read, by the names of the keys, but for the environment: enough to be in force again without files."""
+
+    config_file: str | None
+    file: dict[str, Any]
+    overrides: dict[str, Override]
 
 
 class Given(NamedTuple):
@@ -130,9 +138,15 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
             return self.without_override("workers")
         return self.with_override("workers", override.paused, who, when)
 
+    def sources(self) -> Sources:
+        """Return what `restore` takes."""
+        file = {KEYS[field].name: given.value for field, given in self.file.items()}
+        overrides = {KEYS[field].name: override for field, override in self.overrides.items()}
+        return Sources(config_file=self.config_file, file=file, overrides=overrides)
+
     def write_overrides(self, path: str | os.PathLike[str]) -> None:
         """Store the overrides; when this returns they are on disk. Raises `OSError`."""
-        by_name = {KEYS[field].name: msgspec.to_builtins(override) for field, override in self.overrides.items()}
+        by_name = msgspec.to_builtins(self.sources().overrides)
         replace_file(Path(path), json.dumps(by_name, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
@@ -148,14 +162,22 @@ def load(
     The configuration file may be missing unless it is `required`, because somebody named it; the overrides may always.
     """
     file = _read_file(Path(config_file), required=required)
-    bare = Loaded(
-        config=Config(),
-        environment=_read_environment(environ),
-        overrides=_read_overrides(Path(overrides_file)),
-        file=file or {},
-        config_file=None if file is None else os.fspath(config_file),
-    )
-    return _combine(bare, overrides=bare.overrides)
+    overrides = _read_overrides(Path(overrides_file))
+    return _layered(environ, overrides, file or {}, None if file is None else os.fspath(config_file))
+
+
+def restore(sources: Sources, environ: Mapping[str, str]) -> Loaded:
+    """Return what was in force, be it with an earlier version, without a look at files. Raises `BadConfigError`."""
+    file = _layer(sources.file.items(), lambda _: str(sources.config_file))
+    return _layered(environ, _by_field(sources.overrides, "config set"), file, sources.config_file)
+
+
+def _layered(
+    environ: Mapping[str, str], overrides: Mapping[str, Override], file: Layer, config_file: str | None
+) -> Loaded:
+    environment = _read_environment(environ)
+    bare = Loaded(config=Config(), environment=environment, overrides=overrides, file=file, config_file=config_file)
+    return _combine(bare, overrides=overrides)
 
 
 def _combine(loaded: Loaded, *, overrides: Mapping[str, Override]) -> Loaded:
@@ -171,7 +193,7 @@ def _combine(loaded: Loaded, *, overrides: Mapping[str, Override]) -> Loaded:
     return combined
 
 
-def _layer(pairs: Iterator[tuple[str, Any]], source: Callable[[str], str]) -> dict[str, Given]:
+def _layer(pairs: Iterable[tuple[str, Any]], source: Callable[[str], str]) -> dict[str, Given]:
     layer: dict[str, Given] = {}
     for name, value in pairs:
         try:
@@ -222,7 +244,11 @@ def _read_overrides(path: Path) -> dict[str, Override]:
         raise BadConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadConfigError(f"{path}: not what `config set` writes: {error}; repair or remove it") from None
-    checked = _layer(((name, override.value) for name, override in overrides.items()), lambda _: str(path))
+    return _by_field(overrides, str(path))
+
+
+def _by_field(overrides: Mapping[str, Override], source: str) -> dict[str, Override]:
+    checked = _layer(((name, override.value) for name, override in overrides.items()), lambda _: source)
     by_field = {find_key(name).field: override for name, override in overrides.items()}
     return {field: msgspec.structs.replace(by_field[field], value=given.value) for field, given in checked.items()}
 

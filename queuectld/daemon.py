@@ -11,10 +11,17 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from queuectld import exits
-from queuectld.errors import BadConfigError, DrainingError, QueueCTLError, StoreDamagedError
+from queuectld.errors import (
+    BadConfigError,
+    CheckFailedError,
+    DrainingError,
+    QueueCTLError,
+    StoreDamagedError,
+    StoreError,
+)
 from queuectld.host.children import Children
 from queuectld.host.handover import Handover
-from queuectld.host.renewal import check_successor
+from queuectld.host.renewal import check_successor, complaint
 from queuectld.host.threads import ready_threads, threads_needed
 from queuectld.parts import Context, Parts, assemble
 from queuectld.server.server import Inherited
@@ -32,6 +39,12 @@ _HELD: Final = (*_STOP, signal.SIGHUP)
 # What the service manager is asked for: seconds until the next time we ask, and for the very end.
 _TO_THE_FIRST_BEAT: Final = 30.0
 _TO_CLOSE: Final = 60.0
+# Seconds without any progress after which the disk is not waited for at the end.
+_PATIENCE: Final = 1.0
+_STUCK: Final = (
+    "the disk does not take what is to be stored: it is not waited for; what was acknowledged is stored, the next "
+    "daemon takes up the rest"
+)
 
 
 class Successor(NamedTuple):
@@ -80,9 +93,15 @@ class Daemon:
             if not self._given_up:
                 parts.notifier.stopping("closing the store", _TO_CLOSE)
             await parts.server.stop()
-            await parts.ledger.close()
+            await self._close_store()
             self._let_go_of_signals()
         return self._successor(self._given_up) if self._given_up and not self._fatal else self._exit_code()
+
+    async def _close_store(self) -> None:
+        # Another program comes after the last commit, however long it takes; whoever wants us to end does not wait.
+        stored = await self._parts.ledger.close(patience=None if self._given_up else _PATIENCE)
+        if not stored and self._fatal is None:
+            self._fatal = StoreError(_STUCK)
 
     def _beside(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
@@ -127,11 +146,20 @@ class Daemon:
             return
         if check.cancelled() or self._parts.supervisor.draining:
             raise DrainingError
+        self._rehearse()
         log.info("The program is replaced", event_name="daemon.replaced", path=self._context.program.argv[0])
         # No client sees us draining: what is not begun by now waits for the next program.
         self._parts.notifier.reloading("another program takes over")
         self._given_up = self._parts.server.hand_over()
         self._parts.supervisor.shutdown("leave")
+
+    def _rehearse(self) -> None:
+        """Listen where the configuration says now, as far as we do not yet: nobody else can tell while we do."""
+        try:
+            config = self._context.reload().config
+            self._parts.server.rehearse(config, config.socket or self._context.socket)
+        except QueueCTLError as error:
+            raise CheckFailedError(complaint(error.message)) from None
 
     def _successor(self, listeners: Inherited) -> Successor:
         self._parts.files.restore()
@@ -143,6 +171,7 @@ class Daemon:
             tcp=listeners.tcp,
             family=tuple(self._parts.machine.family()),
             asked=self._parts.supervisor.asked,
+            config=self._context.holder.loaded.sources(),
         )
         return Successor(handover, tuple(self._late))
 

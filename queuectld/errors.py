@@ -190,6 +190,9 @@ class StoreDamagedError(StoreError):
 
     code = "store_damaged"
 
+    # What is wrong with the file, without advice on the queue that it belongs to.
+    what = "is damaged"
+
 
 class StoreLockedError(StoreError):
     """Another daemon holds the state directory."""

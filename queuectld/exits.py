@@ -6,6 +6,7 @@ from typing import Final
 
 from queuectld.errors import (
     BadConfigError,
+    BadRequestError,
     DiskFullError,
     QueueCTLError,
     StoreDamagedError,
@@ -15,6 +16,8 @@ from queuectld.errors import (
 )
 
 OK: Final = 0
+# What `queuectld db` is asked for cannot be done like that.
+BAD_INPUT: Final = 2
 # The database is damaged, or newer than we are.
 DATA: Final = 65
 # The disk failed: begin again from the log.
@@ -26,6 +29,7 @@ CONFIG: Final = 78
 # The most special first.
 _CODES: Final[tuple[tuple[type[QueueCTLError], int], ...]] = (
     (BadConfigError, CONFIG),
+    (BadRequestError, BAD_INPUT),
     (StoreLockedError, LOCKED),
     (StoreDamagedError, DATA),
     (StoreTooNewError, DATA),

@@ -87,7 +87,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     cgroups: Annotated[
         Literal["auto", "off"],
-        _key("auto: what belongs to a job is held together by cgroups where they can be used", live=False),
+        _key("auto: jobs run in cgroups (version 2) where they can be used", live=False),
     ] = "auto"
     adopt_timeout: Annotated[float, _span("A living worker that does not report for so long is killed", least=0.1)] = (
         10.0

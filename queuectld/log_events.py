@@ -107,6 +107,17 @@ FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "peak_memory": _COUNT,
     "output_bytes": _COUNT,
     "count": _COUNT,
+    # What was removed of the history of jobs.
+    "entries": _COUNT,
+    # How the daemon stops, with so many jobs that run.
+    "mode": _TEXT,
+    "running": _COUNT,
+    "workers": _COUNT,
+    # Where clients connect.
+    "address": _TEXT,
+    # Who is at the other end of a socket; process 0 is one of another namespace.
+    "peer_pid": _COUNT,
+    "peer_uid": _COUNT,
     "error": _TEXT,
     "error_type": _TEXT,
     "error_message": _TEXT,

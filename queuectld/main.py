@@ -17,11 +17,11 @@ import structlog
 from queuectld import config, exits
 from queuectld.check import check_all, check_named
 from queuectld.daemon import Daemon, Successor
-from queuectld.errors import QueueCTLError, StoreDamagedError, StoreError
+from queuectld.errors import BadConfigError, QueueCTLError, StoreDamagedError, StoreError
 from queuectld.host.handover import Handover, take
 from queuectld.host.program import Program, this_program
 from queuectld.host.state_dir import OVERRIDES, open_state_dir
-from queuectld.host.threads import Loop
+from queuectld.host.threads import EventLoop
 from queuectld.log import set_up
 from queuectld.parts import Context
 from queuectld.protocol.schema import schema
@@ -56,13 +56,13 @@ def main(context: click.Context, config_file: str | None, scope: str | None, *, 
             context.obj = Site(Path(here.state).absolute(), read)
             return
         handover = take(os.environ)
-        loaded = read()
         if check:
-            check_all(loaded.config, Path(here.state))
+            loaded = read()
+            for note in check_all(loaded.config, Path(here.state)):
+                click.echo(note)
             click.echo(f"The configuration is valid ({loaded.config_file or 'no file; defaults'}).")
             return
-        check_named(loaded.config)
-        sys.exit(serve(here, loaded, read, handover))
+        sys.exit(serve(here, read, handover))
     except QueueCTLError as error:
         click.echo(f"queuectld: {error.message}", err=True)
         sys.exit(exits.code_of(error))
@@ -83,21 +83,25 @@ def _reader(here: Places, config_file: str | None) -> Callable[[], config.Loaded
     return partial(config.load, file, overrides, os.environ.copy(), required=named)
 
 
-def serve(here: Places, loaded: config.Loaded, reload: Callable[[], config.Loaded], handover: Handover | None) -> int:
+def serve(here: Places, read: Callable[[], config.Loaded], handover: Handover | None) -> int:
     """Run the daemon; return its exit code. Raises `QueueCTLError` if it cannot begin."""
     faulthandler.enable()
     program = this_program()
+    loaded, rejected = _begin_with(read, handover)
     keys = loaded.config
+    check_named(keys)
     adjustable = set_up(level=keys.log_level, form=keys.log_format, environ=os.environ)
+    if rejected is not None:
+        log.error("Configuration rejected", event_name="config.rejected", error=rejected.message)
     # Nothing that is created is for others, unless it says so itself.
     os.umask(0o077)
     state = open_state_dir(here.state, held=handover.lock if handover else None)
     # Whatever directory we were started in may be unmounted.
     socket = str(Path(here.socket).absolute())
     os.chdir("/")
-    context = Context(state, config.Holder(loaded), socket, adjustable, reload, program, handover)
+    context = Context(state, config.Holder(loaded), socket, adjustable, read, program, handover)
     try:
-        with asyncio.Runner(loop_factory=Loop) as runner:
+        with asyncio.Runner(loop_factory=EventLoop) as runner:
             end = runner.run(_run(context))
         return _become(program, end) if isinstance(end, Successor) else end
     except StoreDamagedError as error:
@@ -107,6 +111,21 @@ def serve(here: Places, loaded: config.Loaded, reload: Callable[[], config.Loade
         raise StoreError(error.message) from None
     finally:
         state.close()
+
+
+def _begin_with(
+    read: Callable[[], config.Loaded], handover: Handover | None
+) -> tuple[config.Loaded, BadConfigError | None]:
+    """Return the configuration to begin with, and why it is not the one in the files. Raises `BadConfigError`.
+
+    They were valid when the program before us had us checked. What it went by goes on, as at a reload.
+    """
+    try:
+        return read(), None
+    except BadConfigError as error:
+        if handover is None or handover.config is None:
+            raise
+        return config.restore(handover.config, os.environ), error
 
 
 async def _run(context: Context) -> int | Successor:

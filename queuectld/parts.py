@@ -13,6 +13,7 @@ from queuectld.errors import QueueCTLError
 from queuectld.host.file_limit import FileLimit, raise_file_limit
 from queuectld.host.handover import Handover
 from queuectld.host.ledger import Ledger
+from queuectld.host.memory import give_memory_back
 from queuectld.host.notify import Notifier
 from queuectld.host.program import Program, for_others
 from queuectld.host.pulse import Signs
@@ -90,6 +91,7 @@ def assemble(
     ledger = Ledger(store, publish=hub.publish, on_fatal=on_fatal, path=database, reserve=reserve)
     me = account(os.geteuid(), context.program.environ)
     files = raise_file_limit()
+    give_memory_back()
     machine = _machine(context, ledger.uuid, files)
     records = Records(ledger, holder, boot_id=machine.boot_id, clock=time.time)
     notifier = Notifier(context.program.environ)

@@ -8,8 +8,9 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
-from queuectld.domain.durations import format_duration, parse_duration
-from queuectld.domain.sizes import format_size, parse_size
+from queuectld.domain.durations import parse_duration
+from queuectld.domain.sizes import parse_size
+from queuectld.domain.wording import SHOWN
 from queuectld.errors import BadConfigError
 from queuectld.keys import Config, Key
 
@@ -105,19 +106,12 @@ def _kind(key: Key) -> str:
 
 def _range(key: Key) -> str:
     least, most = key.meta.ge, key.meta.le
-    show = _SHOWN.get(key.unit or "", str)
+    show = SHOWN.get(key.unit or "", str)
     if least is None and most is None:
         return ""
     if most is None or (key.unit == "seconds" and most > 1e9):
         return f", at least {show(least)}" if least else ""
     return f", {show(least)} to {show(most)}"
-
-
-_SHOWN: Final[Mapping[str, Callable[[Any], str]]] = {
-    "seconds": format_duration,
-    "bytes": format_size,
-    "mode": "{:04o}".format,
-}
 
 
 def check_config(config: Config) -> None:

@@ -7,13 +7,14 @@ import os
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from queuectld.worker import cgroups
 
 PATIENCE = 20.0
+_ENCLOSURE = "queuectl-tests."
 
 
 def home() -> str:
@@ -59,11 +60,40 @@ def place(name: str) -> Iterator[str]:
     try:
         yield directory
     finally:
-        cgroups.kill(directory)
-        deadline = time.monotonic() + PATIENCE
-        while not cgroups.remove(directory):
-            assert time.monotonic() < deadline, f"{directory} does not become empty"
-            time.sleep(0.005)
+        end(directory)
+
+
+@contextmanager
+def enclosed() -> Iterator[Callable[[], list[str]]]:
+    """Live in a cgroup of our own, with all that is started meanwhile; yields what lists the cgroups below it.
+
+    Nothing is left of it at the end. Where none can be made, there are none below, either.
+    """
+    outside = cgroups.own()
+    if outside is None or not os.access(f"{outside}/cgroup.procs", os.W_OK):
+        yield list
+        return
+    # Those of runs that were killed.
+    for stale in Path(outside).glob(f"{_ENCLOSURE}*"):
+        if not Path(f"/proc/{stale.name.removeprefix(_ENCLOSURE)}").exists():
+            end(str(stale))
+    inside = f"{outside}/{_ENCLOSURE}{os.getpid()}"
+    cgroups.make(inside)
+    cgroups.enter(inside)
+    try:
+        yield lambda: list(cgroups.below(inside))[1:]
+    finally:
+        cgroups.enter(outside)
+        end(inside)
+
+
+def end(directory: str) -> None:
+    """Kill all that lives in a cgroup, and remove it."""
+    cgroups.kill(directory)
+    deadline = time.monotonic() + PATIENCE
+    while not cgroups.remove(directory):
+        assert time.monotonic() < deadline, f"{directory} does not become empty"
+        time.sleep(0.005)
 
 
 def roots(pids: Iterable[int], state: Path) -> set[str]:
@@ -91,11 +121,3 @@ def _root_of(pid: int) -> str | None:
     path = next((Path(line[3:]) for line in lines if line.startswith("0::")), Path())
     root = next((place for place in path.parents if place.name.startswith("queuectl.")), None)
     return None if root is None else f"{top()}{root}"
-
-
-def clean(directories: Iterable[str]) -> None:
-    """Remove cgroups of which all processes are gone, or are going."""
-    for directory in directories:
-        deadline = time.monotonic() + PATIENCE
-        while not cgroups.remove(directory) and not cgroups.members(directory) and time.monotonic() < deadline:
-            time.sleep(0.005)

@@ -9,6 +9,7 @@ import click
 
 from queuectl_cli.client import Message
 from queuectl_cli.errors import UnreachableError
+from queuectl_cli.isolation import in_words
 from queuectl_cli.options import App, common
 from queuectl_cli.render import Output, paint, plural
 from queuectld.protocol.words import PROTOCOL, STATES, VERSION
@@ -78,7 +79,9 @@ def _head(found: Message) -> list[str]:
         f"at {where}",
         f"{found['workers']} of {plural(found['limit'], 'worker')}" if found["limit"] else _STOPPED,
     ]
-    lines.extend(_isolation(found))
+    # An older daemon does not tell it.
+    if "isolation" in found:
+        lines.append(f"isolation: {in_words(found['isolation'])}")
     if found["oldest_waiting"] is not None:
         lines.append(f"the oldest job that could run waits for {format_duration(found['oldest_waiting'])}")
     if found["next_due"]:
@@ -86,16 +89,6 @@ def _head(found: Message) -> list[str]:
 
         lines.append(f"the next job is due {distance(epoch(found['next_due']) - time.time())}")
     return lines
-
-
-def _isolation(found: Message) -> list[str]:
-    isolation = found.get("isolation")
-    if isolation is None:
-        return []
-    if isolation["cgroup"] is None:
-        return [f"jobs are held together by process group, session and subreaper; no cgroups: {isolation['reason']}"]
-    held = f" ({', '.join(isolation['controllers'])})" if isolation["controllers"] else ""
-    return [f"jobs are held together by cgroups{held}"]
 
 
 def _lateness(found: Message) -> list[str]:

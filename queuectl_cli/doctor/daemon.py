@@ -11,6 +11,7 @@ from queuectl_cli.client import Client, Message
 from queuectl_cli.commands.status import LATE
 from queuectl_cli.doctor.finding import FAIL, OK, WARN, Finding
 from queuectl_cli.errors import CliError
+from queuectl_cli.isolation import in_words
 from queuectl_cli.options import App
 from queuectl_cli.target import Target
 from queuectld.protocol.words import VERSION
@@ -68,13 +69,7 @@ def _loop(loop: Message) -> Iterator[Finding]:
 
 def _isolation(isolation: Message) -> Iterator[Finding]:
     if isolation["cgroup"] is None:
-        yield Finding(
-            "isolation",
-            WARN,
-            f"no cgroups: {isolation['reason']}; jobs are held together by process group, session and subreaper",
-            "As a service with Delegate=yes the daemon has cgroups of its own.",
-        )
-        return
-    held = ", ".join(isolation["controllers"])
-    limits = f"limits by {held}" if held else "limits are watched by the workers"
-    yield Finding("isolation", OK, f"jobs are held together by cgroups in {isolation['cgroup']}; {limits}")
+        hint = "As a service with Delegate=yes the daemon has cgroups of its own."
+        yield Finding("isolation", WARN, in_words(isolation), hint)
+    else:
+        yield Finding("isolation", OK, f"{in_words(isolation)}; in {isolation['cgroup']}")

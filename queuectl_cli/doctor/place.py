@@ -135,7 +135,7 @@ def database(place: Place) -> Iterator[Finding]:
         yield Finding("database", WARN, f"{path} cannot be read: {error.strerror}", _AS_OWNER)
         return
     if not head.startswith(b"SQLite format 3\0"):
-        yield Finding("database", FAIL, f"{path} is not a database", "It is damaged:  queuectld db --help")
+        yield Finding("database", FAIL, f"{path} is not a database", _REPAIR[65])
         return
     version = int.from_bytes(head[_VERSION_AT : _VERSION_AT + 4], "big")
     # The header follows when the log is written back.
@@ -165,6 +165,6 @@ def configuration(app: Caller, place: Place) -> Iterator[Finding]:
 
 
 _REPAIR: Final = {
-    65: "See what is left of it:  queuectld db check",
+    65: "See what is left of it:  queuectld db check;  put a copy in its place:  queuectld db restore FILE",
     78: "Repair it; the daemon that runs, if one does, goes on with what it has read.",
 }

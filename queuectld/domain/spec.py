@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from queuectld.domain.attempt import Reason
 from queuectld.domain.durations import parse_duration
-from queuectld.domain.wording import in_words, nearest
+from queuectld.domain.wording import Terms, in_words, nearest
 from queuectld.errors import BadRequestError, UnsupportedError
 
 # Names that users choose: ids, queues, keys of tags.
@@ -23,7 +23,10 @@ _NAME_IN_WORDS: Final = "letters, digits and . _ : - ; at most 128 characters, b
 Name = Annotated[str, Meta(pattern=_WHOLE_NAME, min_length=1, description=_NAME_IN_WORDS)]
 _ABSOLUTE: Final = r"^/[^\x00]*$"
 Path = Annotated[str, Meta(pattern=_ABSOLUTE, max_length=4096, description="an absolute path")]
-_PATTERNS: Final = {_WHOLE_NAME: _NAME_IN_WORDS, _ABSOLUTE: "an absolute path, without NUL bytes"}
+_TERMS: Final = Terms(
+    patterns={_WHOLE_NAME: _NAME_IN_WORDS, _ABSOLUTE: "an absolute path, without NUL bytes"},
+    units={"$.limits.memory": "bytes", "$.limits.output": "bytes", "$.umask": "mode"},
+)
 
 # stdin and script of a job, together with what is staged for them.
 INPUT_LIMIT: Final = 64 * 1024 * 1024
@@ -171,7 +174,7 @@ def explain(error: Exception, form: type[msgspec.Struct], *, hints: bool = True)
     message, _, path = text.partition(" - at `")
     path = path.rstrip("`")
     return BadRequestError(
-        in_words(message, path, "a job" if form is JobSpec else "a request", _PATTERNS), path=path or None
+        in_words(message, path, "a job" if form is JobSpec else "a request", _TERMS), path=path or None
     )
 
 

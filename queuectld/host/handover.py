@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from queuectld.config import Sources
 from queuectld.errors import BadConfigError
 
 VARIABLE: Final = "QUEUECTL_HANDOVER"
@@ -39,6 +40,8 @@ class Handover(msgspec.Struct, frozen=True, kw_only=True):
     family: tuple[tuple[int, int], ...] = ()
     # So many workers are kept, whether jobs need them or not.
     asked: int = 0
+    # The configuration in force, for the case that its files have been spoilt since the check.
+    config: Sources | None = None
 
     @property
     def descriptors(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from queuectld.store.base import Entry, Reader, Store, Work
 from queuectld.store.migrate import newest_version
 from queuectld.store.reader import SqliteReader, open_reader
 from queuectld.store.thread import Reserve, StoreThread
+from queuectld.store.turns import FIRST, Turn
 
 log = structlog.get_logger()
 
@@ -139,18 +140,18 @@ class Ledger:
         """How many writes were submitted so far, and how many of them were answered."""
         return self._thread.asked, self._thread.answered
 
-    def submit(self, work: Work[Any], done: Callable[[Any], None], *, sheds: bool = False) -> None:
-        """Run `work` in the next commit; `done` gets its result or its exception on the loop.
+    def submit(self, work: Work[Any], done: Callable[[Any], None], *, sheds: bool = False, turn: Turn = FIRST) -> None:
+        """Run `work` when its turn comes; `done` gets its result or its exception on the loop.
 
         `work` may run more than once, and must do nothing but read and write the store. With ``sheds`` it gives way
         when the disk is full, so that results can still be recorded.
         """
-        self._thread.submit(work, done, sheds=sheds)
+        self._thread.submit(work, done, sheds=sheds, turn=turn)
 
-    async def write(self, work: Work[T], *, sheds: bool = False) -> T:
+    async def write(self, work: Work[T], *, sheds: bool = False, turn: Turn = FIRST) -> T:
         """Return the result of `work` when it is on disk, or raise its error. Cancelling the wait undoes nothing."""
         future: asyncio.Future[T] = self._loop.create_future()
-        self._thread.submit(work, partial(_resolve, future), sheds=sheds)
+        self._thread.submit(work, partial(_resolve, future), sheds=sheds, turn=turn)
         return await future
 
     async def read(self, work: Callable[[Reader], T]) -> T:
@@ -163,13 +164,17 @@ class Ledger:
             self._on_fatal(error)
             raise
 
-    async def close(self) -> None:
-        """Wait for everything submitted, empty the log, close the store."""
+    async def close(self, *, patience: float | None = None) -> bool:
+        """Wait for everything submitted, empty the log, close the store; return whether all that was done is stored.
+
+        A disk that does not get on for `patience` seconds is not waited for; then the log holds what is stored.
+        """
         if self._readers is not None:
             await asyncio.to_thread(self._readers.close)
-        await asyncio.to_thread(self._thread.close)
+        closed = await asyncio.to_thread(self._thread.close, patience=patience)
         # What the thread delivered last is called now.
         await asyncio.sleep(0)
+        return closed or self._thread.answered == self._thread.asked
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:

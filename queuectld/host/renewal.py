@@ -23,14 +23,14 @@ async def check_successor(state: StateDir, program: Program, children: Children,
     Raises `CheckFailedError` with the last thing that it said.
     """
     if not state.in_place():
-        raise CheckFailedError(_complaint(f"{state.path} is not the state directory any more that this daemon holds"))
+        raise CheckFailedError(complaint(f"{state.path} is not the state directory any more that this daemon holds"))
     try:
         finished = await children.run(program.checking(), parent, within=_PATIENCE)
     except OSError as error:
-        raise CheckFailedError(_complaint(f"{program.argv[0]} cannot be started: {error.strerror}")) from None
+        raise CheckFailedError(complaint(f"{program.argv[0]} cannot be started: {error.strerror}")) from None
     if why := _why_not(finished):
         log.error("The new program cannot take over", event_name="daemon.check_failed", error=why)
-        raise CheckFailedError(_complaint(why))
+        raise CheckFailedError(complaint(why))
 
 
 def _why_not(finished: Finished) -> str | None:
@@ -42,5 +42,6 @@ def _why_not(finished: Finished) -> str | None:
     return f"exit code {finished.code}: {last.removeprefix('queuectld: ')}"
 
 
-def _complaint(why: str) -> str:
+def complaint(why: str) -> str:
+    """Return what the error says."""
     return f"the new program cannot take over, nothing was changed: {why}"

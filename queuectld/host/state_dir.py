@@ -115,6 +115,12 @@ def open_state_dir(path: str | os.PathLike[str], *, held: int | None = None) -> 
     return StateDir(directory, lock)
 
 
+def check_writable(directory: Path) -> None:
+    """Make sure that the disk of a state directory which is there may be written to. Raises `StoreError`."""
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        raise _explained(directory, OSError(errno.EROFS, os.strerror(errno.EROFS), str(directory)))
+
+
 def _check(directory: Path) -> None:
     found = directory.stat()
     if found.st_uid not in {0, os.geteuid()}:

@@ -39,7 +39,7 @@ def threads_needed() -> Iterator[None]:
         raise OSError(errno.EAGAIN, f"no thread can be started ({os.strerror(errno.EAGAIN)})") from None
 
 
-class Loop(asyncio.SelectorEventLoop):
+class EventLoop(asyncio.SelectorEventLoop):
     """An event loop that needs no new thread at its end, where asyncio's own starts one to wait for the others in."""
 
     _pool: Executor | None = None

@@ -12,7 +12,7 @@ import structlog
 
 from queuectld.host.notify import Notifier
 from queuectld.host.pulse import Pulse, Signs
-from queuectld.protocol.replies import Loop
+from queuectld.protocol.replies import LoopView
 
 log = structlog.get_logger()
 
@@ -53,10 +53,10 @@ class Watchdog:
         """Whether something does not move."""
         return bool(self._pulse.stuck)
 
-    def loop(self) -> Loop:
+    def loop(self) -> LoopView:
         """Return how the loop gets on."""
         pulse = self._pulse
-        return Loop(lag=round(pulse.lag, 3), max_lag=round(pulse.max_lag, 3), stalls=pulse.stalls)
+        return LoopView(lag=round(pulse.lag, 3), max_lag=round(pulse.max_lag, 3), stalls=pulse.stalls)
 
     def problems(self) -> Sequence[str]:
         """Return sentences about what does not get on."""

@@ -61,8 +61,3 @@ class LineBuffer:
     def held(self) -> int:
         """Bytes of the line that has begun and not ended."""
         return len(self._pending)
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether a line has begun and not ended."""
-        return bool(self._pending) or self._skipping

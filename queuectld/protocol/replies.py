@@ -246,7 +246,7 @@ class Isolation(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
-class Loop(msgspec.Struct, frozen=True, kw_only=True):
+class LoopView(msgspec.Struct, frozen=True, kw_only=True):
     """How the daemon gets on. Seconds by which its last look around came late, and the latest of all."""
 
     lag: float
@@ -280,7 +280,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     # Sentences about what is wrong; empty is healthy.
     problems: tuple[str, ...]
     isolation: Isolation
-    loop: Loop
+    loop: LoopView
     connections: int = 0
 
 

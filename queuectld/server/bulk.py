@@ -19,26 +19,45 @@ from queuectld.service import change
 from queuectld.service.change import Act, AnyBulk, Live, Progress
 from queuectld.service.jobs import begin_count, count_on
 from queuectld.service.selection import refusal
-from queuectld.service.submit import read_specs
-from queuectld.store.base import Entry, Reader, Store
+from queuectld.service.submit import Order, Part, enqueue, joined, read_specs, refused_from
+from queuectld.store.base import Entry, Reader
+from queuectld.store.turns import Turn
 
 # Seconds behind the KILL after which a cancel answers, and says what holds it up.
 PATIENCE: Final = 5.0
 # Jobs that are read at a time: some 10 ms.
 _SLICE: Final = 1000
-# Stores jobs, given what each of them says.
-Storing = Callable[[Store, Sequence[JobSpec | QueueCTLError]], Enqueued]
 
 
-async def enqueue_many(desk: Desk, jobs: Sequence[msgspec.Raw], store_all: Storing) -> Enqueued:
-    """Read many jobs beside the store, in parts, then store them in one transaction, which is the shorter for it."""
+async def enqueue_many(desk: Desk, order: Order) -> Enqueued:
+    """Store many jobs part by part, with others served in between; each part is read beside the store before.
+
+    Where something other than a job is wrong behind the first part, the jobs that were not stored are told so.
+    """
+    stored: list[Enqueued] = []
+    start, wrong, lane = 0, 0, object()
+    while start < len(order.jobs):
+        part = order.part(start)
+        specs = await _read_part(desk, order, part, wrong)
+        work = partial(enqueue, order=order, part=part, specs=specs)
+        try:
+            reply, start = await desk.ledger.write(work, sheds=True, turn=Turn(lane, part.weight))
+        except QueueCTLError as error:
+            if not stored:
+                raise
+            reply, start = refused_from(start, len(order.jobs), error), len(order.jobs)
+        stored.append(reply)
+        wrong += len(reply.refused)
+    return joined(stored)
+
+
+async def _read_part(desk: Desk, order: Order, part: Part, wrong: int) -> Sequence[JobSpec | QueueCTLError]:
     specs: list[JobSpec | QueueCTLError] = []
-    wrong = 0
-    for start in range(0, len(jobs), _SLICE):
-        read = partial(_read, jobs=jobs[start : start + _SLICE], wrong=wrong)
-        specs += await desk.ledger.read(read)
-        wrong += sum(isinstance(spec, QueueCTLError) for spec in specs[start:])
-    return await desk.ledger.write(lambda store: store_all(store, specs), sheds=True)
+    for start in range(part.start, part.stop, _SLICE):
+        jobs = order.jobs[start : min(start + _SLICE, part.stop)]
+        so_far = wrong + sum(isinstance(spec, QueueCTLError) for spec in specs)
+        specs += await desk.ledger.read(partial(_read, jobs=jobs, wrong=so_far))
+    return specs
 
 
 def _read(_store: Reader, *, jobs: Sequence[msgspec.Raw], wrong: int) -> list[JobSpec | QueueCTLError]:
@@ -70,10 +89,11 @@ async def cancel_many(desk: Desk, request: Cancel, user: str, settled: Callable[
 
 async def _steps(desk: Desk, request: AnyBulk, user: str) -> Progress:
     progress = await desk.ledger.read(partial(change.begin, request=request))
+    turn = Turn(object(), min(change.STEP, len(request.select.ids) or change.STEP))
     while not progress.done:
         act = Act(user, desk.policy, desk.clock(), desk.luck)
         known = len(progress.live)
-        progress = await desk.ledger.write(partial(change.step, request=request, so_far=progress, act=act))
+        progress = await desk.ledger.write(partial(change.step, request=request, so_far=progress, act=act), turn=turn)
         for live in progress.live[known:]:
             # Stored before: should the daemon die here, the next one sends this.
             desk.control.cancel(live.token, kill_after=request.kill_after if isinstance(request, Cancel) else None)

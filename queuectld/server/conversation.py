@@ -25,6 +25,7 @@ from queuectld.server.desk import Ledger
 from queuectld.server.outlet import Outlet
 from queuectld.server.plan import Change, Now, Plan, Read, Reads, Refuse, Stop, Stream, Write
 from queuectld.service.submit import Undone
+from queuectld.store.turns import Turn
 
 # One place is kept for the request that stops a stream.
 STREAM_LIMIT: Final = INFLIGHT_LIMIT - 1
@@ -66,6 +67,8 @@ class Conversation:
         self._wire = wire
         self._slots: deque[_Slot] = deque()
         self._streams: dict[RequestId | None, Outlet] = {}
+        # Bytes of the requests for open streams.
+        self.held = 0
         # Who waits for the end of a stream.
         self._stops: dict[RequestId | None, list[RequestId | None]] = {}
         self._turn = asyncio.Lock()
@@ -109,28 +112,37 @@ class Conversation:
             case _:
                 return True
 
-    def start(self, request_id: RequestId | None, plan: Plan) -> None:
-        """Carry a plan out, and answer it."""
+    def start(self, request_id: RequestId | None, plan: Plan, size: int, over: Callable[[], None]) -> None:
+        """Carry a plan out, and answer it; call `over` when it takes up nothing more.
+
+        `size` is how long its line was: a stream takes that up for as long as it lasts, which is in `held`.
+        """
         match plan:
             case Write():
                 self._writes += 1
-                self._ledger.submit(plan.work, partial(self._written, request_id, self._slot()), sheds=plan.sheds)
+                done = partial(self._written, request_id, self._slot(), over)
+                self._ledger.submit(plan.work, done, sheds=plan.sheds, turn=Turn(self, plan.weight))
             case Now():
                 self._fill(self._slot(), _answer(request_id, plan.reply))
+                over()
             case Refuse():
                 self._fill(self._slot(), _answer(request_id, plan.error), close=plan.close)
+                over()
             case Read():
-                self._look(request_id, partial(self._ledger.read, plan.work))
+                self._look(request_id, partial(self._ledger.read, plan.work), over)
             case Reads():
-                self._look(request_id, plan.run)
+                self._look(request_id, plan.run, over)
             case Change():
                 self._changing = True
                 self._long += plan.long
-                self._begin(self._change(request_id, None if plan.long else self._slot(), plan), self._lasting)
+                slot = None if plan.long else self._slot()
+                self._begin(self._change(request_id, slot, plan), self._lasting, over)
             case Stream():
-                self._open_stream(request_id, plan)
+                self._open_stream(request_id, plan, size)
+                over()
             case Stop():
                 self._stop_stream(request_id, plan)
+                over()
             case _:
                 assert_never(plan)
 
@@ -176,13 +188,14 @@ class Conversation:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self.flush)
 
-    def _written(self, request_id: RequestId | None, slot: _Slot, result: Any) -> None:
+    def _written(self, request_id: RequestId | None, slot: _Slot, over: Callable[[], None], result: Any) -> None:
         self._writes -= 1
         self._fill(slot, _answer(request_id, result))
+        over()
 
-    def _look(self, request_id: RequestId | None, run: Callable[[], Awaitable[Any]]) -> None:
+    def _look(self, request_id: RequestId | None, run: Callable[[], Awaitable[Any]], over: Callable[[], None]) -> None:
         self._reading = True
-        self._begin(self._read(request_id, self._slot(), run), self._transient)
+        self._begin(self._read(request_id, self._slot(), run), self._transient, over)
 
     async def _read(self, request_id: RequestId | None, slot: _Slot, run: Callable[[], Awaitable[Any]]) -> None:
         result = await _outcome(run())
@@ -213,7 +226,7 @@ class Conversation:
 
     # Streams.
 
-    def _open_stream(self, request_id: RequestId | None, plan: Stream) -> None:
+    def _open_stream(self, request_id: RequestId | None, plan: Stream, size: int) -> None:
         complaint = None
         if request_id in self._streams:
             complaint = BadRequestError(f"stream {request_id!r} is still open", path="$.id")
@@ -226,7 +239,11 @@ class Conversation:
         if self._ending:
             outlet.hang_up()
         self._streams[request_id] = outlet
-        self._begin(self._stream(request_id, outlet, plan), self._transient)
+        self.held += size
+        self._begin(self._stream(request_id, outlet, plan), self._transient, partial(self._let_go, size))
+
+    def _let_go(self, size: int) -> None:
+        self.held -= size
 
     def _stop_stream(self, request_id: RequestId | None, plan: Stop) -> None:
         outlet = self._streams.get(plan.stream)
@@ -250,10 +267,15 @@ class Conversation:
             await self._wire.room.wait()
         self._wire.send(encode(Streamed(id=_known(request_id), event=event)))
 
-    def _begin(self, work: Coroutine[Any, Any, None], kind: set[asyncio.Task[None]]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None], kind: set[asyncio.Task[None]], over: Callable[[], None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         kind.add(task)
-        task.add_done_callback(kind.discard)
+
+        def ended(_: asyncio.Task[None]) -> None:
+            kind.discard(task)
+            over()
+
+        task.add_done_callback(ended)
 
     def _send(self, line: bytes) -> None:
         if not self._over:

@@ -12,12 +12,13 @@ from queuectld.config import Holder, policy
 from queuectld.domain.policy import Policy
 from queuectld.host.state_dir import OUTPUT, OVERRIDES
 from queuectld.keys import Config
-from queuectld.protocol.replies import Isolation, Loop
+from queuectld.protocol.replies import Isolation, LoopView
 from queuectld.service.control import Control
 from queuectld.service.hub import Hub
 from queuectld.service.submit import Ahead
 from queuectld.service.views import Lens
 from queuectld.store.base import Reader, Store
+from queuectld.store.turns import FIRST, Turn
 
 T = TypeVar("T")
 
@@ -25,10 +26,17 @@ T = TypeVar("T")
 class Ledger(Protocol):
     """The store, as the loop sees it: work is carried out elsewhere, in order, and answered once it is durable."""
 
-    def submit(self, work: Callable[[Store], T], done: Callable[[T | Exception], None], *, sheds: bool = False) -> None:
+    def submit(
+        self,
+        work: Callable[[Store], T],
+        done: Callable[[T | Exception], None],
+        *,
+        sheds: bool = False,
+        turn: Turn = FIRST,
+    ) -> None:
         """Run `work` in a transaction; call `done` on the loop. `sheds`: it may be refused on a full disk."""
 
-    async def write(self, work: Callable[[Store], T], *, sheds: bool = False) -> T:
+    async def write(self, work: Callable[[Store], T], *, sheds: bool = False, turn: Turn = FIRST) -> T:
         """Run `work` in a transaction; return its result or raise its error."""
 
     async def read(self, work: Callable[[Reader], T]) -> T:
@@ -45,7 +53,7 @@ class Vigil(Protocol):
     def stuck(self) -> bool:
         """Whether something does not move, the store for one."""
 
-    def loop(self) -> Loop:
+    def loop(self) -> LoopView:
         """Return how its loop gets on."""
 
     def problems(self) -> Sequence[str]:

@@ -8,7 +8,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from queuectld.errors import DrainingError
+from queuectld.errors import BadRequestError, DrainingError
 from queuectld.protocol.messages import (
     AnyRequest,
     Cancel,
@@ -48,10 +48,10 @@ from queuectld.server.plan import Change, Now, Plan, Read, Reads, Stop, Stream, 
 from queuectld.server.signalling import signal_job
 from queuectld.server.tell_events import tell_events
 from queuectld.server.who import Peer
-from queuectld.service import jobs, submit
+from queuectld.service import jobs
 from queuectld.service.staging import Staging
 from queuectld.service.status import Basis, report
-from queuectld.service.submit import Terms
+from queuectld.service.submit import Order, Terms, enqueue
 from queuectld.service.views import iso
 
 _STAGED: Final = b'"staged"'
@@ -139,12 +139,15 @@ def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Plan:
         inputs = staging.inputs()
         if not request.dry_run:
             # Taken up, whatever becomes of it.
-            staging.clear()
+            staging.take()
+    if not jobs:
+        raise BadRequestError("no jobs", path="$.jobs")
     terms = Terms(user, desk.config, desk.policy, desk.control.limit, desk.ahead, desk.clock())
-    work = partial(submit.enqueue, request=request, jobs=jobs, inputs=inputs, terms=terms)
-    if len(jobs) <= _MANY:
-        return Write(work, sheds=True)
-    return Change(lambda _settled: enqueue_many(desk, jobs, lambda store, specs: work(store, specs=specs)))
+    order = Order(request, jobs, inputs, terms)
+    part = order.part(0)
+    if len(jobs) <= _MANY and part.stop == len(jobs):
+        return Write(lambda store: enqueue(store, order, part)[0], part.weight, sheds=True)
+    return Change(lambda _settled: enqueue_many(desk, order))
 
 
 def _basis(desk: Desk) -> Basis:

@@ -27,9 +27,13 @@ class Refuse(NamedTuple):
 
 
 class Write(NamedTuple):
-    """One transaction. Those of a connection are under way together, and commit in their order."""
+    """One transaction. Those of a connection are under way together, and commit in their order.
+
+    `weight` is how much there is to do for it, in jobs.
+    """
 
     work: Callable[[Store], msgspec.Struct]
+    weight: int = 1
     # New jobs may be refused on a full disk, so that results can still be stored.
     sheds: bool = False
 

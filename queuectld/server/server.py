@@ -21,6 +21,7 @@ import structlog
 
 from queuectld.errors import BadConfigError, UnauthenticatedError
 from queuectld.host.handover import Listener
+from queuectld.keys import Config
 from queuectld.protocol.codec import encode
 from queuectld.protocol.frames import Greeting
 from queuectld.protocol.messages import AnyRequest, Hello
@@ -31,6 +32,7 @@ from queuectld.server.desk import Desk
 from queuectld.server.listen import BACKLOG, UnixListener, go_on_listening, listen_tcp, listen_unix, read_token
 from queuectld.server.plan import Plan
 from queuectld.server.session import Session
+from queuectld.server.under_way import UnderWay
 from queuectld.server.who import Peer, check_right, token_peer, unix_peer
 
 FEATURES: Final = ("events", "logs", "stage")
@@ -64,6 +66,7 @@ class Server:
         self._crowded = False
         self._traffic: Budget[Session] = Budget(TRAFFIC)
         self._staged: Budget[Session] = Budget(STAGED)
+        self._under_way = UnderWay()
         self._hello_timeout = hello_timeout
         self._sessions: set[Session] = set()
         self._unix: UnixListener | None = None
@@ -120,15 +123,17 @@ class Server:
             server = await loop.create_server(session, sock=sock, backlog=BACKLOG)
         self._servers.append(server)
 
-    @property
-    def tcp_address(self) -> tuple[str, int] | None:
-        """Where clients with a token connect, if they can."""
-        for server in self._servers:
-            for sock in server.sockets:
-                if sock.family != socket.AF_UNIX:
-                    host, port = sock.getsockname()[:2]
-                    return str(host), int(port)
-        return None
+    def rehearse(self, config: Config, path: str) -> None:
+        """Make sure that the next server can listen where `config` says and at `path`, as far as we do not yet.
+
+        Raises `BadConfigError`, or `StoreLockedError` if another daemon listens there.
+        """
+        if path != self._desk.facts.socket:
+            sock = listen_unix(path, mode=config.socket_mode, group=config.socket_group)
+            sock.unlink()
+            sock.sock.close()
+        if config.tcp is not None and (self._tcp is None or config.tcp != self._tcp[1]):
+            listen_tcp(config.tcp).close()
 
     def hand_over(self) -> Inherited:
         """Wind up, and return the sockets: who connects from now on waits for whoever listens on them next."""
@@ -215,7 +220,7 @@ class Server:
         """Count it no more."""
         self._sessions.discard(session)
         self._traffic.forget(session)
-        self._staged.forget(session)
+        self._staged.note(session.peer.uid, session, session.staging.held)
         self._desk.connections = len(self._sessions)
         self._all_gone.set()
 
@@ -225,10 +230,16 @@ class Server:
         self._staged.note(session.peer.uid, session, session.staging.held)
         return self._staged.fits(session.peer.uid, more)
 
+    def begin(self, session: Session, size: int, again: Callable[[], None]) -> Callable[[], None] | None:
+        """Return what to call when a request with so long a line is over; None: not now, then `again` is called."""
+        return self._under_way.begin(session.peer.uid, size, again)
+
     def weigh(self, session: Session) -> None:
         """Take down what is kept for a connection now; whoever has too much goes."""
         user = session.peer.uid
         self._staged.note(user, session, session.staging.held)
+        if session not in self._sessions:
+            return
         self._traffic.note(user, session, session.held)
         while (greedy := self._traffic.greediest(user)) is not None:
             log.warning("A client has too much kept for it", event_name="client.refused", user=greedy.peer.user)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 
@@ -49,8 +50,20 @@ class Host(Protocol):
     def may_stage(self, session: Session, more: int) -> bool:
         """Whether all connections together may have so many bytes more staged."""
 
+    def begin(self, session: Session, size: int, again: Callable[[], None]) -> Callable[[], None] | None:
+        """Return what to call when a request with so long a line is over; None: not now, then `again` is called."""
+
     def weigh(self, session: Session) -> None:
         """Take down what is kept for it now; whoever has too much goes."""
+
+
+class _Request(NamedTuple):
+    """A request, how many bytes its line took up, and how many of what was staged."""
+
+    id: RequestId | None
+    plan: Plan
+    size: int
+    staged: int
 
 
 class Session(asyncio.Protocol):
@@ -75,7 +88,9 @@ class Session(asyncio.Protocol):
         # What the host has taken down, if it is of any weight.
         self._weighed = 0, 0
         # The request that is next, while it may not begin.
-        self._held: tuple[RequestId | None, Plan] | None = None
+        self._held: _Request | None = None
+        # All requests together take up as much as they may: the host will say when that is over.
+        self._crowded = False
         self._conversation = Conversation(host.ledger, self)
         # The client says nothing more; and we listen to nothing more.
         self._ended = False
@@ -119,7 +134,7 @@ class Session(asyncio.Protocol):
         del exc
         self._ended = True
         self._forget_backlog()
-        self._held = None
+        self._forget_held()
         self.staging.clear()
         self._stop_timer()
         self.room.set()
@@ -151,12 +166,13 @@ class Session(asyncio.Protocol):
     def held(self) -> int:
         """Bytes of what came and could not be begun, and of answers that the client does not read."""
         unread = 0 if self.room.is_set() else self._transport.get_write_buffer_size()
-        return self._lines.held + self._backlog_bytes + unread
+        held = 0 if self._held is None else self._held.size
+        return self._lines.held + self._backlog_bytes + held + self._conversation.held + unread
 
     def expel(self) -> None:
         """End the connection because of what it holds; say so if the client listens."""
         self._lines = LineBuffer(LINE_LIMIT)
-        self._held = None
+        self._forget_held()
         if not self._transport.get_write_buffer_size():
             self._transport.write(encode(Failed(id=None, error=error_body(TooMuchHeldError()))))
         self.close()
@@ -176,7 +192,7 @@ class Session(asyncio.Protocol):
         """
         self._winding_up = True
         self._forget_backlog()
-        self._held = None
+        self._forget_held()
         self._conversation.finish()
         self.moved()
 
@@ -186,16 +202,36 @@ class Session(asyncio.Protocol):
 
     def moved(self) -> None:
         """Begin what may begin, and read on or not."""
-        while not self._transport.is_closing() and (next_one := self._next()) is not None:
-            if not self._conversation.may_start(next_one[1]):
-                self._held = next_one
+        while not (self._transport.is_closing() or self._crowded) and (request := self._next()) is not None:
+            if not self._begin(request):
+                self._held = request
                 break
-            self._conversation.start(*next_one)
         if not self._transport.is_closing():
             self._regulate()
             self._weigh()
 
-    def _next(self) -> tuple[RequestId | None, Plan] | None:
+    def _begin(self, request: _Request) -> bool:
+        if not self._conversation.may_start(request.plan):
+            return False
+        over = self._host.begin(self, request.size, self._less_crowded)
+        if over is None:
+            self._crowded = True
+            return False
+        if request.staged:
+            over = partial(self._used, request.staged, over)
+        self._conversation.start(request.id, request.plan, request.size, over)
+        return True
+
+    def _used(self, staged: int, over: Callable[[], None]) -> None:
+        self.staging.finished(staged)
+        self._host.weigh(self)
+        over()
+
+    def _less_crowded(self) -> None:
+        self._crowded = False
+        self.moved()
+
+    def _next(self) -> _Request | None:
         held, self._held = self._held, None
         if held is not None:
             return held
@@ -204,7 +240,8 @@ class Session(asyncio.Protocol):
             self._backlog_bytes -= _cost(line)
             # Empty lines are what people at a terminal send.
             if isinstance(line, TooLong) or line.strip():
-                return self._take(line)
+                in_use = self.staging.in_use
+                return _Request(*self._take(line), _cost(line), self.staging.in_use - in_use)
         return None
 
     def _take(self, line: bytes | TooLong) -> tuple[RequestId | None, Plan]:
@@ -240,6 +277,11 @@ class Session(asyncio.Protocol):
         if weight != self._weighed:
             self._weighed = weight
             self._host.weigh(self)
+
+    def _forget_held(self) -> None:
+        if self._held is not None:
+            self.staging.finished(self._held.staged)
+            self._held = None
 
     def _forget_backlog(self) -> None:
         self._backlog.clear()

@@ -15,10 +15,12 @@ from queuectld.store.base import Store
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What is kept under a key: what the request asked for, as a digest, and what it was answered."""
+    """What is kept of a part: all that its request asked for, as a digest, the answer, and behind which job it ends."""
 
     content: str
     reply: Enqueued
+    # 0: behind the last.
+    stop: int = 0
 
 
 _read: Final = msgspec.json.Decoder(Kept).decode
@@ -26,35 +28,37 @@ _write: Final = msgspec.json.Encoder().encode
 
 
 class Key:
-    """The key of one request, which is its user's own, and what the request asks for."""
+    """The key of one request, which is its user's own, for the part from `start` on; and what the request asks for."""
 
-    def __init__(self, user: str, text: str, jobs: Sequence[msgspec.Raw], inputs: Mapping[str, bytes]) -> None:
-        self._key = f"{user}/{text}"
-        self._content = _digest(jobs, inputs)
+    def __init__(self, user: str, text: str, start: int, content: str) -> None:
+        """`content` is its `digest`."""
+        # No user has a colon in his name.
+        self._key = f"{start}:{user}/{text}" if start else f"{user}/{text}"
+        self._content = content
 
-    def earlier(self, store: Store) -> Enqueued | None:
-        """Return the answer to the first copy, if there was one. Raises `DuplicateKeyError` if that was no copy."""
+    def earlier(self, store: Store) -> Kept | None:
+        """Return what is kept of the first copy, if there was one. Raises `DuplicateKeyError` if that was no copy."""
         if (kept := store.recall(self._key)) is None:
             return None
         first = _read(kept)
         if first.content != self._content:
             raise DuplicateKeyError("this key came with other jobs before; take a new one", path="$.request")
-        return replace(
-            first.reply, jobs=tuple(replace(added, created=False) for added in first.reply.jobs), warnings=()
-        )
+        jobs = tuple(replace(added, created=False) for added in first.reply.jobs)
+        return replace(first, reply=replace(first.reply, jobs=jobs, warnings=()))
 
-    def keep(self, store: Store, reply: Enqueued, now: float) -> None:
+    def keep(self, store: Store, reply: Enqueued, stop: int, now: float) -> None:
         """Keep the answer, for copies that may come."""
-        store.remember(self._key, _write(Kept(self._content, reply)), now=now)
+        store.remember(self._key, _write(Kept(self._content, reply, stop)), now=now)
 
 
-def _digest(jobs: Sequence[msgspec.Raw], inputs: Mapping[str, bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def digest(jobs: Sequence[msgspec.Raw], inputs: Mapping[str, bytes]) -> str:
+    """Return what tells these jobs and inputs from all others."""
+    told = hashlib.blake2b(digest_size=16)
     for job in jobs:
         # A newline ends a request, so there is none in a job.
-        digest.update(job)
-        digest.update(b"\n")
+        told.update(job)
+        told.update(b"\n")
     for name in sorted(inputs):
-        digest.update(b"%s %d\n" % (name.encode(), len(inputs[name])))
-        digest.update(inputs[name])
-    return digest.hexdigest()
+        told.update(b"%s %d\n" % (name.encode(), len(inputs[name])))
+        told.update(inputs[name])
+    return told.hexdigest()

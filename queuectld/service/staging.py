@@ -13,7 +13,7 @@ from queuectld.protocol.messages import Stage
 from queuectld.protocol.replies import Staged
 
 # Bytes of jobs of one connection, all keys together: some 300,000 small ones.
-JOBS_LIMIT: Final = 64 * 1024 * 1024
+_STAGED_JOBS_LIMIT: Final = 64 * 1024 * 1024
 # Every piece costs a little of its own, however short it is.
 _PIECE: Final = 64
 
@@ -28,6 +28,7 @@ class Staging:
         self._inputs: dict[str, bytearray] = {}
         self._job_bytes = 0
         self._input_bytes = 0
+        self._in_use = 0
 
     def put(self, piece: Stage) -> Staged:
         """Add a piece. Raises `BadRequestError` where it would be too much, `TooMuchHeldError` where others have it."""
@@ -35,8 +36,8 @@ class Staging:
             raise BadRequestError("`data` and `b64` exclude each other", path="$.b64")
         data = piece.b64 if piece.b64 is not None else (piece.data or "").encode()
         size = sum(len(memoryview(job)) + _PIECE for job in piece.jobs)
-        if self._job_bytes + size > JOBS_LIMIT:
-            raise BadRequestError(f"more than {JOBS_LIMIT >> 20} MiB of jobs are staged", path="$.jobs")
+        if self._job_bytes + size > _STAGED_JOBS_LIMIT:
+            raise BadRequestError(f"more than {_STAGED_JOBS_LIMIT >> 20} MiB of jobs are staged", path="$.jobs")
         if self._input_bytes + len(data) + _PIECE > INPUT_LIMIT + _PIECE * 1024:
             raise BadRequestError(f"more than {INPUT_LIMIT >> 20} MiB of input are staged", path="$.data")
         if not self._fits(size + len(data) + _PIECE):
@@ -60,8 +61,8 @@ class Staging:
 
     @property
     def held(self) -> int:
-        """Bytes that all of it takes up."""
-        return self._job_bytes + self._input_bytes
+        """Bytes that all of it takes up, with what was taken and is in use."""
+        return self._job_bytes + self._input_bytes + self._in_use
 
     def jobs(self, key: str) -> tuple[msgspec.Raw, ...]:
         """Return the jobs under a key. Raises `BadRequestError` if there are none."""
@@ -74,8 +75,22 @@ class Staging:
         """Return the inputs by key, as they are now."""
         return {key: bytes(data) for key, data in self._inputs.items()}
 
+    def take(self) -> None:
+        """Forget everything that lies there: an enqueue has taken it up, and uses it until `finished`."""
+        self._in_use += self._job_bytes + self._input_bytes
+        self.clear()
+
+    @property
+    def in_use(self) -> int:
+        """Bytes that were taken up and are not finished."""
+        return self._in_use
+
+    def finished(self, size: int) -> None:
+        """So many bytes of what was taken up are not used any more."""
+        self._in_use -= size
+
     def clear(self) -> None:
-        """Forget everything: an enqueue has taken it up, or the connection is gone."""
+        """Forget everything that lies there."""
         self._jobs.clear()
         self._inputs.clear()
         self._job_bytes = self._input_bytes = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from queuectld.domain.job import VISIBLE
-from queuectld.protocol.replies import Isolation, Loop, QueueView, Status
+from queuectld.protocol.replies import Isolation, LoopView, QueueView, Status
 from queuectld.protocol.words import VERSION
 from queuectld.service.views import iso
 from queuectld.store.base import Reader
@@ -26,7 +26,7 @@ class Basis(NamedTuple):
     limit: int
     problems: tuple[str, ...]
     isolation: Isolation
-    loop: Loop
+    loop: LoopView
     connections: int
     now: float
 

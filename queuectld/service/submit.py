@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -16,7 +19,7 @@ from queuectld.keys import Config
 from queuectld.protocol.messages import Enqueue, Submission
 from queuectld.protocol.replies import Added, Enqueued, Refused
 from queuectld.service.environment import captured, pack_environment
-from queuectld.service.resent import Key
+from queuectld.service.resent import Key, digest
 from queuectld.service.selection import refusal
 from queuectld.service.views import iso
 from queuectld.store.admission import no_such_queue
@@ -26,6 +29,9 @@ from queuectld.store.base import Store
 MANY_AHEAD: Final = 1000
 # So many bad jobs of a request are told what may have been meant; to find that out takes a third of a millisecond.
 HINTS: Final = 100
+# How much is stored in one transaction, in jobs, for some 30 ms; and how many bytes of a job are as much as one more.
+PART: Final = 2000
+_BYTES: Final = 512
 # The count behind that word may be so old, in seconds: counting for each of 20,000 requests a second would be felt.
 _COUNT_AGE: Final = 1.0
 
@@ -81,59 +87,92 @@ def read_specs(jobs: Sequence[msgspec.Raw], *, wrong: int = 0) -> list[JobSpec |
     return read
 
 
-def enqueue(
-    store: Store,
-    request: Enqueue,
-    jobs: Sequence[msgspec.Raw],
-    inputs: Mapping[str, bytes],
-    terms: Terms,
-    specs: Sequence[JobSpec | QueueCTLError] | None = None,
-) -> Enqueued:
-    """Store `jobs`, those of the request behind those staged for it; `inputs` are what was staged for stdin and script.
+@dataclass(frozen=True)
+class Order:
+    """What a request wants stored: its jobs behind those staged for it, and what was staged for stdin and script."""
 
-    A lone job that is refused raises its error, a key that was used for other jobs `DuplicateKeyError`. Raises `Undone`
-    where nothing may stay: a dry run, or `atomic` with one refused; the transaction then has to be rolled back.
-    `specs` are the jobs as `read_specs` has them, where that was done before.
+    request: Enqueue
+    jobs: Sequence[msgspec.Raw]
+    inputs: Mapping[str, bytes]
+    terms: Terms
+
+    @cached_property
+    def content(self) -> str:
+        """All that it asks for, as a digest."""
+        return digest(self.jobs, self.inputs)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is stored or nothing."""
+        return self.request.atomic or self.request.dry_run
+
+    def part(self, start: int) -> Part:
+        """Return which jobs are stored together, from this one on: others are served between two parts."""
+        stop, weight = start + 1, _weight(self.jobs[start])
+        while stop < len(self.jobs) and (self.whole or weight + _weight(self.jobs[stop]) <= PART):
+            weight += _weight(self.jobs[stop])
+            stop += 1
+        return Part(start, stop, weight)
+
+
+class Part(NamedTuple):
+    """Jobs of an order that are stored in one transaction, from `start` until before `stop`, and how much that is."""
+
+    start: int
+    stop: int
+    weight: int
+
+
+def _weight(job: msgspec.Raw) -> int:
+    return 1 + len(memoryview(job)) // _BYTES
+
+
+def enqueue(
+    store: Store, order: Order, part: Part, specs: Sequence[JobSpec | QueueCTLError] | None = None
+) -> tuple[Enqueued, int]:
+    """Store a part of an order; return what became of it, and behind which job that ends.
+
+    A job that is alone in its order and refused raises its error, a key that was used for other jobs
+    `DuplicateKeyError`. Raises `Undone` where nothing may stay: a dry run, or `atomic` with one refused; the
+    transaction then has to be rolled back. `specs` are the jobs as `read_specs` has them, where that was done before.
     """
-    if not jobs:
-        raise BadRequestError("no jobs", path="$.jobs")
-    known = request.request is not None and not request.dry_run
-    key = Key(terms.owner, request.request or "", jobs, inputs) if known else None
-    if key is not None and (earlier := key.earlier(store)) is not None:
-        return earlier
-    reply = _store(store, request, read_specs(jobs) if specs is None else specs, inputs, terms)
+    request, terms = order.request, order.terms
+    if request.request is None or request.dry_run:
+        return _store(store, order, part, specs), part.stop
+    key = Key(terms.owner, request.request, part.start, order.content)
+    if (earlier := key.earlier(store)) is not None:
+        return earlier.reply, earlier.stop or len(order.jobs)
+    reply = _store(store, order, part, specs)
+    key.keep(store, reply, part.stop, terms.now)
+    return reply, part.stop
+
+
+def _store(store: Store, order: Order, part: Part, specs: Sequence[JobSpec | QueueCTLError] | None) -> Enqueued:
+    request = order.request
+    read = read_specs(order.jobs[part.start : part.stop]) if specs is None else specs
+    reply = _add(store, order, part.start, read)
     if request.dry_run or (request.atomic and reply.refused):
-        raise Undone(reply if request.dry_run and not (request.atomic and reply.refused) else _none_of(reply))
-    if key is not None:
-        key.keep(store, reply, terms.now)
+        none = replace(reply, jobs=(), warnings=())
+        raise Undone(reply if request.dry_run and not (request.atomic and reply.refused) else none)
     return reply
 
 
-def _none_of(reply: Enqueued) -> Enqueued:
-    return replace(reply, jobs=(), warnings=())
-
-
-def _store(
-    store: Store,
-    request: Enqueue,
-    specs: Sequence[JobSpec | QueueCTLError],
-    inputs: Mapping[str, bytes],
-    terms: Terms,
-) -> Enqueued:
-    intake = Intake(store, request.submission, inputs, terms)
+def _add(store: Store, order: Order, start: int, specs: Sequence[JobSpec | QueueCTLError]) -> Enqueued:
+    request, terms, lone = order.request, order.terms, len(order.jobs) == 1
+    intake = Intake(store, request.submission, order.inputs, terms)
     drafts: list[Job] = []
     places: list[int] = []
     refused: list[Refused] = []
-    for index, spec in enumerate(specs):
+    for index, spec in enumerate(specs, start):
         try:
             drafts.append(intake.draft(spec, hints=len(refused) < HINTS))
             places.append(index)
         except QueueCTLError as error:
             refused.append(refusal(index, _placed(error, index)))
-            if len(specs) == 1:
+            if lone:
                 raise _placed(error, index) from None
     # What waits already is counted before these join it.
-    warnings = _warnings(store, drafts, terms)
+    warnings = _warnings(store, drafts, terms) if start == 0 else ()
     added: list[Added] = []
     named = [draft.id for draft in drafts]
     for index, name, result in zip(places, named, store.add(drafts, by=terms.owner), strict=True):
@@ -141,11 +180,27 @@ def _store(
             added.append(_added(result, name, request, terms))
             continue
         refusing = _refused_by_store(result, index)
-        if len(specs) == 1:
+        if lone:
             raise refusing
         refused.append(refusal(index, refusing))
     refused.sort(key=lambda one: one.index)
     return Enqueued(jobs=tuple(added), refused=tuple(refused), warnings=warnings)
+
+
+def joined(parts: Sequence[Enqueued]) -> Enqueued:
+    """Return what became of all parts as one answer."""
+    if len(parts) == 1:
+        return parts[0]
+    return Enqueued(
+        jobs=tuple(chain.from_iterable(part.jobs for part in parts)),
+        refused=tuple(chain.from_iterable(part.refused for part in parts)),
+        warnings=parts[0].warnings,
+    )
+
+
+def refused_from(start: int, stop: int, error: QueueCTLError) -> Enqueued:
+    """Return what is said of jobs that were not stored because of something that is not their fault."""
+    return Enqueued(jobs=(), refused=tuple(refusal(index, error) for index in range(start, stop)), warnings=())
 
 
 def _added(job: Job, name: str, request: Enqueue, terms: Terms) -> Added:

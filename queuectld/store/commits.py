@@ -20,8 +20,12 @@ from queuectld.store.tally import Tally
 
 _ADD_ENTRY: Final = "INSERT INTO entries VALUES (?, ?, ?, ?)"
 
-# Pages of log (16 MiB) after which even a busy store makes a checkpoint, and again after as many more.
+# Pages of log (16 MiB) after which even a busy store empties it; and after how many more (4 MiB) it tries again.
 _LOG_LIMIT: Final = 4096
+_LOG_STEP: Final = 1024
+# Seconds for which readers are waited for then, at the first try; each further one waits for twice as long.
+_PATIENCE: Final = 0.05
+_MOST_PATIENCE: Final = 2.0
 
 
 class Commits(SqliteReader):
@@ -33,7 +37,9 @@ class Commits(SqliteReader):
         self._blobs = Blobs(database)
         self._declared = frozenset(super().queues())
         self._written: list[Entry] = []
-        self._log_seen = 0
+        # Pages of log at which it has to be emptied, and how often that was in vain so far.
+        self._log_due = _LOG_LIMIT
+        self._in_vain = 0
         # No job waits for a time before this one.
         self._unripe_from = -math.inf
 
@@ -101,17 +107,30 @@ class Commits(SqliteReader):
         """See `Store.checkpoint`."""
         if truncate or self._database.log_pages:
             self._database.checkpoint(truncate=truncate)
-        self._log_seen = self._database.log_pages
 
     def _bound_log(self) -> None:
-        if self._database.log_pages < self._log_seen:
-            self._log_seen = 0
-        if self._database.log_pages - self._log_seen >= _LOG_LIMIT:
-            try:
-                self.checkpoint()
-            except DiskFullError:
-                # The log holds everything; the next commit will find out whether it can still grow.
-                self._log_seen = self._database.log_pages
+        """Empty the log when it has become long.
+
+        Where reads overlap, one of them is always inside, and a log that was moved never begins anew by itself.
+        """
+        pages = self._database.log_pages
+        if self._in_vain and pages < _LOG_LIMIT:
+            self._expect_log(_LOG_LIMIT, 0)
+        if pages < self._log_due:
+            return
+        patience = min(_PATIENCE * 2**self._in_vain, _MOST_PATIENCE)
+        try:
+            emptied = self._database.restart_log(patience=patience)
+        except DiskFullError:
+            # The log holds everything; the next commit will find out whether it can still grow.
+            emptied = False
+        if emptied:
+            self._expect_log(_LOG_LIMIT, 0)
+        else:
+            self._expect_log(pages + _LOG_STEP, self._in_vain + 1)
+
+    def _expect_log(self, due: int, in_vain: int) -> None:
+        self._log_due, self._in_vain = due, in_vain
 
     def close(self) -> None:
         """See `Store.close`; once more does no harm."""

@@ -35,7 +35,19 @@ _ADVICE: Final = (
 
 def damaged(path: Path, what: str) -> StoreDamagedError:
     """Return the error for a database that cannot be used, with what to do."""
-    return StoreDamagedError(f"the database {path} {what}{_ADVICE}")
+    return _error(f"the database {path} {what}{_ADVICE}", what)
+
+
+def _error(message: str, what: str) -> StoreDamagedError:
+    error = StoreDamagedError(message)
+    error.what = what
+    return error
+
+
+def unreadable(what: str, error: Exception) -> StoreDamagedError:
+    """Return the error for a row that SQLite gave for whole, and that is not what we store."""
+    why = " ".join(str(error).split())
+    return StoreDamagedError(f"the database is damaged: {what} cannot be read ({why}){_ADVICE}")
 
 
 def inspect(path: Path) -> bool:
@@ -99,7 +111,8 @@ def _check_header(path: Path, header: bytes, *, logged: int) -> None:
 
 def foreign(path: Path) -> NoReturn:
     """Refuse somebody else's database."""
-    raise StoreDamagedError(f"the file {path} is a database, but not one of QueueCTL; it is kept as it is")
+    what = "is a database, but not one of QueueCTL"
+    raise _error(f"the file {path} {what}; it is kept as it is", what)
 
 
 def _check_length(path: Path, header: bytes, log: Path) -> None:

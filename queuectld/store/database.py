@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +26,16 @@ _READER_CACHE: Final = 1024
 # Bytes to which the log is cut when it begins anew, after a long reader made it grow.
 _LOG_SIZE: Final = 20_000_000
 
+# Steps of a statement, some of them pages read, between two looks at the clock.
+_STEPS: Final = 2000
+
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_REASONS: Final = {
+    errno.EROFS: "its file system is mounted read-only",
+    errno.EFBIG: "it may not grow, because files may not be larger here (see `ulimit -f`, or LimitFSIZE= of the unit)",
+}
+# A text that is none is damage that only Python notices.
+_FOREIGN: Final = (apsw.Error, UnicodeDecodeError)
 # After a failed fsync nobody knows what is on disk, whatever the reason was.
 _FSYNC: Final = frozenset({apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC})
 
@@ -110,15 +121,28 @@ class Database:
         """Run a statement and return its rows."""
         try:
             return self._cursor.execute(sql, bindings).fetchall()
-        except apsw.Error as error:
+        except _FOREIGN as error:
             raise self._translated(error) from error
+
+    def run_within(self, seconds: float, sql: str) -> list[Row] | None:
+        """Run a statement and return its rows, or None if that takes longer."""
+        until = time.monotonic() + seconds
+        self._connection.set_progress_handler(lambda: time.monotonic() >= until, _STEPS)
+        try:
+            return self._cursor.execute(sql).fetchall()
+        except apsw.InterruptError:
+            return None
+        except _FOREIGN as error:
+            raise self._translated(error) from error
+        finally:
+            self._connection.set_progress_handler(None)
 
     def each(self, sql: str, bindings: Sequence[Any] = ()) -> Iterator[Row]:
         """Run a statement and yield its rows one by one; those that nobody asks for are not read."""
         cursor = self._connection.cursor()
         try:
             yield from cursor.execute(sql, bindings)
-        except apsw.Error as error:
+        except _FOREIGN as error:
             raise self._translated(error) from error
         finally:
             cursor.close()
@@ -127,6 +151,12 @@ class Database:
         """Run a statement and return its first row."""
         rows = self.run(sql, bindings)
         return rows[0] if rows else None
+
+    def only(self, sql: str) -> Row:
+        """Run a statement that has a row in every database of ours, and return it. Raises `StoreDamagedError`."""
+        if (row := self.one(sql)) is None:
+            raise damaged(self.path, "is damaged (its only row is missing)")
+        return row
 
     def change(self, sql: str, bindings: Sequence[Any] = ()) -> int:
         """Run a statement and return how many rows it changed."""
@@ -137,20 +167,37 @@ class Database:
         """Run a statement once for each row."""
         try:
             self._cursor.executemany(sql, rows)
-        except apsw.Error as error:
+        except _FOREIGN as error:
             raise self._translated(error) from error
 
     def checkpoint(self, *, truncate: bool) -> None:
         """Move the log into the database as far as readers allow."""
-        mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
+        self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def restart_log(self, *, patience: float) -> bool:
+        """Have the next commit begin the log anew; return whether it will.
+
+        Waits up to `patience` seconds for those who read from the log now; who comes meanwhile reads the database.
+        """
+        # Most of it is moved before anybody is waited for; by then many of them are gone.
+        self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        self._connection.set_busy_timeout(round(patience * 1000))
+        try:
+            return self._checkpoint(apsw.SQLITE_CHECKPOINT_RESTART)
+        finally:
+            self._connection.set_busy_timeout(_BUSY)
+
+    def _checkpoint(self, mode: int) -> bool:
+        """Return whether all was moved, and, as far as the mode goes, nobody is in the way of a new log."""
         try:
             length, moved = self._connection.wal_checkpoint(mode=mode)
         except apsw.BusyError:
-            return
-        except apsw.Error as error:
+            return False
+        except _FOREIGN as error:
             raise self._translated(error) from error
-        # All moved: the next commit begins the log anew.
+        # All moved: as soon as nobody reads from it, a commit begins the log anew.
         self.log_pages = 0 if moved == length else length
+        return moved == length
 
     def backup_to(self, path: Path) -> None:
         """Write a copy of the committed state; a file of this name is a complete one, and on disk."""
@@ -189,28 +236,35 @@ class Database:
         self.closed = True
         try:
             self._connection.close()
-        except apsw.Error as error:
+        except _FOREIGN as error:
             raise self._translated(error) from error
 
-    def _translated(self, error: apsw.Error) -> QueueCTLError:
+    def _translated(self, error: apsw.Error | UnicodeDecodeError) -> QueueCTLError:
         ours = self._as_ours(error)
         if self.lost is None and not self.closed and not self._connection.in_transaction:
             self.lost = ours
         return ours
 
-    def _as_ours(self, error: apsw.Error) -> QueueCTLError:
+    def _as_ours(self, error: apsw.Error | UnicodeDecodeError) -> QueueCTLError:
         match error:
             case apsw.FullError():
                 return DiskFullError()
             case apsw.IOError() | apsw.CantOpenError() if self._no_space(error):
                 return DiskFullError()
-            case apsw.CorruptError() | apsw.NotADBError():
+            case apsw.CorruptError() | apsw.NotADBError() | UnicodeDecodeError():
                 self.keep_log()
                 return damaged(self.path, f"is damaged ({error})")
             case apsw.ConstraintError():
                 return ConstraintError(str(error))
             case _:
-                return StoreError(f"the database {self.path} cannot be used: {error}")
+                return StoreError(f"the database {self.path} cannot be used: {self._explained(error)}")
+
+    def _explained(self, error: apsw.Error | UnicodeDecodeError) -> str:
+        """Say what the operating system has against it; SQLite tells only that there is something."""
+        number = self._connection.system_errno
+        if not number or not isinstance(error, apsw.IOError | apsw.CantOpenError | apsw.ReadOnlyError):
+            return str(error)
+        return f"{error}: {_REASONS.get(number, os.strerror(number))}"
 
     def _no_space(self, error: apsw.Error) -> bool:
         return getattr(error, "extendedresult", 0) not in _FSYNC and self._connection.system_errno in _NO_SPACE

@@ -50,7 +50,7 @@ class SqliteReader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._uuid: str = database.run(_UUID)[0][0]
+        self._uuid: str = database.only(_UUID)[0]
 
     @property
     def uuid(self) -> str:

@@ -11,6 +11,7 @@ from queuectld.domain.attempt import Attempt, Outcome, Reason
 from queuectld.domain.job import Job, State
 from queuectld.domain.spec import JobSpec, dec_hook, encode_spec
 from queuectld.store.base import Entry
+from queuectld.store.damage import unreadable
 from queuectld.store.place import place_of
 from queuectld.store.room import room_of
 
@@ -27,6 +28,8 @@ _REASONS: Final[dict[str | None, Reason | None]] = {None: None, **{reason.value:
 _read_spec: Final = msgspec.json.Decoder(JobSpec, dec_hook=dec_hook).decode
 _read_outcome: Final = msgspec.json.Decoder(Outcome).decode
 _read_entry: Final = msgspec.json.Decoder(Entry).decode
+# What reading a row raises that nobody has written like that.
+_UNREADABLE: Final = (msgspec.MsgspecError, LookupError, ValueError, TypeError)
 _write_json: Final = msgspec.json.Encoder().encode
 
 JOB: Final = (
@@ -48,34 +51,37 @@ ATTEMPT: Final = (
 
 def job_of(row: Row) -> Job:
     """Read a job from the columns `JOB`."""
-    return Job(
-        seq=row[0],
-        id=row[1],
-        spec=_read_spec(row[2]),
-        owner=row[3],
-        created_at=row[4],
-        updated_at=row[5],
-        due=row[6],
-        rank=row[7],
-        state=STATES[row[8]],
-        reason=_REASONS[row[9]],
-        environment=row[10],
-        stdin=row[11],
-        script=row[12],
-        attempts=row[13],
-        retries_spent=row[14],
-        losses=row[15],
-        first_started_at=row[16],
-        started_at=row[17],
-        ended_at=row[18],
-        exit_code=row[19],
-        signal=row[20],
-        error=row[21],
-        token=row[22],
-        cancel_requested=row[23],
-        seen=row[24] != 0,
-        version=row[25],
-    )
+    try:
+        return Job(
+            seq=row[0],
+            id=row[1],
+            spec=_read_spec(row[2]),
+            owner=row[3],
+            created_at=row[4],
+            updated_at=row[5],
+            due=row[6],
+            rank=row[7],
+            state=STATES[row[8]],
+            reason=_REASONS[row[9]],
+            environment=row[10],
+            stdin=row[11],
+            script=row[12],
+            attempts=row[13],
+            retries_spent=row[14],
+            losses=row[15],
+            first_started_at=row[16],
+            started_at=row[17],
+            ended_at=row[18],
+            exit_code=row[19],
+            signal=row[20],
+            error=row[21],
+            token=row[22],
+            cancel_requested=row[23],
+            seen=row[24] != 0,
+            version=row[25],
+        )
+    except _UNREADABLE as error:
+        raise unreadable(f"job {row[1]}", error) from error
 
 
 def life_of(job: Job) -> tuple[Any, ...]:
@@ -125,22 +131,25 @@ def kind_of(job: Job) -> int:
 
 def attempt_of(row: Row) -> Attempt:
     """Read an attempt from the columns `ATTEMPT`."""
-    return Attempt(
-        token=row[0],
-        job=row[1],
-        number=row[2],
-        worker=row[3],
-        worker_pid=row[4],
-        worker_start=row[5],
-        boot_id=row[6],
-        queued_at=row[7],
-        claimed_at=row[8],
-        pid=row[9],
-        pid_start=row[10],
-        started_at=row[11],
-        outcome=None if row[12] is None else _read_outcome(row[12]),
-        output=row[14],
-    )
+    try:
+        return Attempt(
+            token=row[0],
+            job=row[1],
+            number=row[2],
+            worker=row[3],
+            worker_pid=row[4],
+            worker_start=row[5],
+            boot_id=row[6],
+            queued_at=row[7],
+            claimed_at=row[8],
+            pid=row[9],
+            pid_start=row[10],
+            started_at=row[11],
+            outcome=None if row[12] is None else _read_outcome(row[12]),
+            output=row[14],
+        )
+    except _UNREADABLE as error:
+        raise unreadable(f"attempt {row[0]}", error) from error
 
 
 def attempt_row(attempt: Attempt) -> tuple[Any, ...]:
@@ -171,7 +180,10 @@ def ending_row(outcome: Outcome | None) -> tuple[Any, ...]:
 
 def entry_of(row: Row) -> Entry:
     """Read an entry from the columns number and body."""
-    return msgspec.structs.replace(_read_entry(row[1]), number=row[0])
+    try:
+        return msgspec.structs.replace(_read_entry(row[1]), number=row[0])
+    except _UNREADABLE as error:
+        raise unreadable(f"event {row[0]}", error) from error
 
 
 def entry_row(entry: Entry, number: int) -> tuple[Any, ...]:

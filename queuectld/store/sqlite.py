@@ -35,6 +35,7 @@ from queuectld.store.rows import (
     kind_of,
     life_of,
 )
+from queuectld.store.survey import survey
 from queuectld.store.swap import finish_swap
 from queuectld.store.sweep import Sweep
 
@@ -65,6 +66,10 @@ _SAVE_ATTEMPT: Final = (
 _DECLARE: Final = "INSERT OR IGNORE INTO queues VALUES (?)"
 _REMEMBER: Final = "INSERT OR REPLACE INTO requests VALUES (?, ?, ?)"
 _RECALL: Final = "SELECT reply FROM requests WHERE key = ?"
+
+
+# Seconds for a look into the database when it is opened: enough for 100 MiB that are in memory.
+_SURVEY: Final = 0.3
 
 
 class SqliteStore(Commits):
@@ -244,6 +249,7 @@ def open_store(path: Path, *, migrations: Path = MIGRATIONS) -> SqliteStore:
         _create(path, migrations)
     database = Database(path)
     try:
+        survey(database, seconds=_SURVEY)
         migrate(database, migrations)
         store = SqliteStore(database)
         database.keep_log(keep=False)

@@ -106,7 +106,7 @@ def read_kinds(database: Database) -> dict[Kind, int]:
 
 def read_numbers(database: Database) -> Numbers:
     """Return the stored numbers."""
-    return Numbers(*database.run(_READ_NUMBERS)[0])
+    return Numbers(*database.only(_READ_NUMBERS))
 
 
 def by_state(kinds: Mapping[Kind, int]) -> Counts:

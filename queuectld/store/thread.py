@@ -1,4 +1,4 @@
-"""Group commit: everything that waits shares one commit, and nobody hears of it before it is on disk.
+"""Group commit: what waits shares commits, in fair turns, and nobody hears of it before it is on disk.
 
 `Batcher` does it, for whoever calls it; `StoreThread` calls it from a thread of its own.
 """
@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from queuectld.errors import DiskFullError, QueueCTLError, StoreDamagedError, StoreError
 from queuectld.store.base import Entry, Store, Work
+from queuectld.store.turns import FIRST, Turn, Turns
 
 # What was asked for, or the error that kept it from happening. Either way it is settled: committed, or undone.
 Result = Any
@@ -25,6 +26,8 @@ Deliver = Callable[[Callable[[], None]], object]
 
 # Seconds without work before the log is moved into the database: long enough for a client to send its next request.
 _IDLE: Final = 1.0
+# How much clients have done in one commit, in turns' weights: that of a job is 1, and such a commit takes some 30 ms.
+COMMIT: Final = 2000
 # Seconds between two looks whether a full disk has space again; none while it is not full.
 _LOOK: Final = 3.0
 
@@ -45,6 +48,7 @@ class Submission(NamedTuple):
     work: Work[Any]
     done: Done
     sheds: bool = False
+    turn: Turn = FIRST
 
 
 class _LostError(Exception):
@@ -63,7 +67,7 @@ class FatalError(Exception):
 
 
 class Batcher:
-    """Runs submissions on a store, as many as there are in one commit."""
+    """Runs submissions on a store, all of a batch in one commit."""
 
     def __init__(self, store: Store, reserve: Reserve | None = None) -> None:
         """With a `reserve`, work that sheds is refused from the first lack of space on, until `has_space`."""
@@ -198,6 +202,7 @@ class StoreThread:
         self._told_full = False
         self._looked = False
         self._queue: SimpleQueue[Submission | None] = SimpleQueue()
+        self._waiting: Turns[Submission] = Turns()
         # How much was submitted so far, and how much of it was answered.
         self.asked = 0
         self.answered = 0
@@ -209,19 +214,26 @@ class StoreThread:
         self._thread = threading.Thread(target=self._loop, name="store", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work[Any], done: Done, *, sheds: bool = False) -> None:
-        """Run `work` in the next commit; then `done` gets its result or its error, by way of `deliver`."""
+    def submit(self, work: Work[Any], done: Done, *, sheds: bool = False, turn: Turn = FIRST) -> None:
+        """Run `work` in the first commit that has room for it; `done` gets its result or error, by way of `deliver`."""
         if self._closing:
             raise StoreError("the store is closed")
         self.asked += 1
-        self._queue.put(Submission(work, done, sheds))
+        self._queue.put(Submission(work, done, sheds, turn))
 
-    def close(self) -> None:
-        """Finish what was submitted, empty the log, close the store, and wait for that."""
+    def close(self, *, patience: float | None = None) -> bool:
+        """Finish what was submitted, empty the log, close the store; wait for that, and return whether it is done.
+
+        Where nothing gets on for `patience` seconds, it is not waited for any longer.
+        """
         if not self._closing:
             self._closing = True
             self._queue.put(None)
-        self._thread.join()
+        answered = -1
+        while self._thread.is_alive() and self.answered != answered:
+            answered = self.answered
+            self._thread.join(patience)
+        return not self._thread.is_alive()
 
     def _loop(self) -> None:
         batch: Sequence[Submission] = ()
@@ -239,14 +251,13 @@ class StoreThread:
             self._die(StoreError(f"the store's thread failed: {error!r}"), batch)
 
     def _wait(self) -> Sequence[Submission]:
-        """Return everything that waits, as soon as there is something; nothing at the end."""
-        batch: list[Submission] = []
-        if not self._ended:
-            self._take(self._next(), batch)
+        """Return what the next commit is for, as soon as there is something; nothing at the end."""
+        if not (self._ended or self._waiting):
+            self._take(self._next())
         with suppress(Empty):
             while not self._ended:
-                self._take(self._queue.get_nowait(), batch)
-        return batch
+                self._take(self._queue.get_nowait())
+        return self._waiting.take(COMMIT)
 
     def _look_for_space(self) -> None:
         """On a full disk, look now and then whether that is over; tell when it changes."""
@@ -259,11 +270,11 @@ class StoreThread:
             self._told_full = full
             self._deliver(partial(self._on_space, not full))
 
-    def _take(self, submission: Submission | None, batch: list[Submission]) -> None:
+    def _take(self, submission: Submission | None) -> None:
         if submission is None:
             self._ended = True
         else:
-            batch.append(submission)
+            self._waiting.put(submission.turn, submission)
 
     def _next(self) -> Submission | None:
         if not self._rested:

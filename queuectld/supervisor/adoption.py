@@ -12,7 +12,7 @@ from queuectld.host.pulse import STALL
 from queuectld.service.attempts import vanished
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Surroundings
-from queuectld.supervisor.link import Link
+from queuectld.supervisor.link import WorkerLink
 from queuectld.supervisor.machine import Process
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.recovery import Fate, fate
@@ -71,9 +71,8 @@ class Adoption:
             outcome = vanished(Reason.LOST, self._world.clock(), "the host went down")
             await self._records.finished(attempt.token, outcome, reboot=True)
             return
-        taken = self._crew.named(attempt.worker) is not None
-        name = f"{attempt.worker}-{attempt.worker_pid}" if taken else attempt.worker
-        link = Link(self._world.store, token=attempt.token)
+        name = attempt.worker if self._crew.named(attempt.worker) is None else self._crew.free_name()
+        link = WorkerLink(self._world.store, token=attempt.token)
         worker = self._crew.register(name, attempt.worker_pid, attempt.worker_start, link)
         worker.attempt = attempt.number
         if attempt.pid is not None and attempt.pid_start is not None:

@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from queuectld.protocol.worker_messages import FromWorker, Hello, ToWorker
-from queuectld.supervisor.link import Link
+from queuectld.supervisor.link import WorkerLink
 from queuectld.supervisor.machine import Process
 from queuectld.supervisor.worker import Connection, Watcher, Worker
 from queuectld.supervisor.world import World
@@ -33,7 +33,8 @@ class Crew:
         self._watcher = watcher
         self._machine = world.machine
         self._loop = asyncio.get_running_loop()
-        self._workers: dict[int, Worker] = {}
+        # By name. By number there may be two: one whose death is not known yet, or whose attempt is still being ended.
+        self._workers: dict[str, Worker] = {}
         self._stop_listening: Callable[[], None] | None = None
         self._closed = False
 
@@ -46,7 +47,7 @@ class Crew:
 
     def named(self, name: str) -> Worker | None:
         """Return a worker by its name."""
-        return next((worker for worker in self._workers.values() if worker.name == name), None)
+        return self._workers.get(name)
 
     def with_token(self, token: int) -> Worker | None:
         """Return the worker that an attempt belongs to."""
@@ -66,7 +67,12 @@ class Crew:
     def unwatch(self, worker: Worker) -> None:
         """Take a worker for dead: its number may be somebody else's."""
         self._stop_watching(worker)
-        self._machine.disown(worker.pid)
+        if all(other is worker for other in self._numbered(worker.pid)):
+            self._machine.disown(worker.pid)
+
+    def _numbered(self, pid: int) -> list[Worker]:
+        """Who has this number, and is not known to be dead."""
+        return [worker for worker in self._workers.values() if worker.pid == pid and not worker.link.dead]
 
     async def listen(self) -> None:
         """Open the worker socket. Workers of an earlier daemon come back by themselves."""
@@ -83,38 +89,39 @@ class Crew:
 
     def spawn(self, orphan_timeout: float) -> Worker | None:
         """Start a worker; None if the host cannot start one now."""
-        name = self._free_name()
+        name = self.free_name()
         try:
             pid, start = self._machine.spawn(name, orphan_timeout)
         except OSError as error:
             log.error("Cannot start a worker", event_name="worker.failed", worker_id=name, error=str(error))  # noqa: TRY400  (the errno tells all)
             return None
-        worker = self.register(name, pid, start, Link(self._world.store))
+        worker = self.register(name, pid, start, WorkerLink(self._world.store))
         log.info("Worker started", event_name="worker.started", worker_id=name, worker_pid=pid)
         return worker
 
     def find(self) -> list[Worker]:
         """Take up those workers of an earlier daemon that are not known yet; they will come back, or be ended."""
         return [
-            self.register(self._free_name(), pid, start, Link(self._world.store))
-            for pid, start in self._machine.find(self._workers)
+            self.register(self.free_name(), pid, start, WorkerLink(self._world.store))
+            for pid, start in self._machine.find({worker.pid for worker in self if not worker.link.dead})
         ]
 
-    def _free_name(self) -> str:
-        taken = {worker.name for worker in self._workers.values()}
+    def free_name(self) -> str:
+        """Return the first name that no worker has."""
+        taken = self._workers
         return next(name for number in range(1, len(taken) + 2) if (name := f"w{number}") not in taken)
 
-    def register(self, name: str, pid: int, start: int, link: Link) -> Worker:
+    def register(self, name: str, pid: int, start: int, link: WorkerLink) -> Worker:
         """Watch over a process that lives, or did a moment ago."""
         now = self._loop.time()
         worker = Worker(name, pid, start, link, started_at=self._world.clock(), since=now, heard_at=now)
-        self._workers[pid] = worker
+        self._workers[name] = worker
         self._machine.know(pid)
         self._watch(worker)
         return worker
 
     def _watch(self, worker: Worker) -> None:
-        if self._workers.get(worker.pid) is not worker or worker.link.dead:
+        if self._workers.get(worker.name) is not worker or worker.link.dead:
             return
         try:
             worker.watch = self._machine.watch(worker.pid, partial(self._dead, worker))
@@ -139,12 +146,10 @@ class Crew:
         if uid != self._machine.uid or pid != hello.pid or self._machine.start_time(pid) != hello.pid_start:
             log.warning("Stranger on the worker socket", event_name="worker.refused", peer_pid=pid, peer_uid=uid)
             return None
-        worker = self._workers.get(pid)
-        if worker is not None and worker.start not in {hello.pid_start, 0}:
-            return None
+        worker = next((one for one in self._numbered(pid) if one.start in {hello.pid_start, 0}), None)
         if worker is None:
-            name = hello.name if self.named(hello.name) is None else self._free_name()
-            worker = self.register(name, pid, hello.pid_start, Link(self._world.store))
+            name = hello.name if self.named(hello.name) is None else self.free_name()
+            worker = self.register(name, pid, hello.pid_start, WorkerLink(self._world.store))
         worker.start = hello.pid_start
         if 0 < hello.connection < worker.connections:
             # Read late: it has made another one since, and what it said over this one is not so any more.
@@ -177,8 +182,8 @@ class Crew:
         self._stop_watching(worker)
         if worker.adoption is not None:
             worker.adoption.cancel()
-        if self._workers.get(worker.pid) is worker:
-            del self._workers[worker.pid]
+        if self._workers.get(worker.name) is worker:
+            del self._workers[worker.name]
 
     def _stop_watching(self, worker: Worker) -> None:
         if worker.watch is not None:

@@ -96,12 +96,12 @@ class Dispatcher:
     @property
     def bound(self) -> int:
         """How many attempts may run at once; those that only wait for another job do not count."""
-        lent = sum(worker.link.token in self._lent for worker in self._crew) if self._lent else 0
+        lent = sum(map(self.has_lent, self._crew)) if self._lent else 0
         return worker_limit(self._config.config) + lent
 
     def has_lent(self, worker: Worker) -> bool:
-        """Whether its attempt only waits for another job."""
-        return worker.link.token in self._lent
+        """Whether its attempt only waits for another job. One that has ended does not: its worker may get the next."""
+        return worker.link.token in self._lent and worker.link.phase is not Phase.SETTLING
 
     def _room(self) -> int:
         busy = sum(worker.link.token is not None or worker.link.phase is Phase.CLAIMING for worker in self._crew)
@@ -168,7 +168,7 @@ class Dispatcher:
         if not _takes_work(worker) or outcome.reason is Reason.HOST_ERROR or self._around.draining:
             return None
         # It still counts as busy with the attempt that is ending.
-        room = self._room() + (token == worker.link.token and token not in self._lent)
+        room = self._room() + (token == worker.link.token and not self.has_lent(worker))
         return _offer(worker) if room > 0 else None
 
     # Claim, and hand over.

@@ -14,7 +14,7 @@ from queuectld.host.pulse import STALL
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.link import Phase
 from queuectld.supervisor.machine import Machine
-from queuectld.supervisor.plan import Action, Kill, Limits, Picture, Retire, Spawn, plan
+from queuectld.supervisor.plan import Action, Kill, Picture, PoolLimits, Retire, Spawn, plan
 from queuectld.supervisor.vitals import Reading, Subject
 from queuectld.supervisor.worker import Worker
 
@@ -129,7 +129,7 @@ class Health:
     ) -> None:
         """Do what the planner says about the pool as it is."""
         config = self._config.config
-        limits = Limits(
+        limits = PoolLimits(
             bound=bound,
             asked=asked,
             demand=demand,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from queuectld.protocol.output import attempt_name
-from queuectld.supervisor.groups import Groups
+from queuectld.supervisor.groups import Groups, find_groups
 from queuectld.worker import cgroups, procfs
 from queuectld.worker.kept import DIRECTORY, Kept
 
@@ -20,6 +21,18 @@ class Spared(NamedTuple):
 
     pids: frozenset[int]
     markers: frozenset[bytes]
+
+
+NOTHING: Final = Spared(frozenset(), frozenset())
+
+
+def spared_among(
+    processes: Collection[procfs.Stat], known: Iterable[tuple[int, int]], fenced: Iterable[int]
+) -> frozenset[int]:
+    """Decide which processes are kept: the `known`, by number and start time, the `fenced` by cgroups, all below."""
+    starts = {process.pid: process.start for process in processes}
+    roots = {pid for pid, start in known if starts.get(pid) == start}
+    return frozenset(procfs.family(roots.union(fenced), processes))
 
 
 class KeptProcesses:
@@ -36,12 +49,12 @@ class KeptProcesses:
         """Return what is kept of all attempts; `processes` are those of the host, if they are known already."""
         kept = dict(self._read())
         if not kept:
-            return Spared(frozenset(), frozenset())
-        by_pid = {one.pid: one for one in (procfs.processes() if processes is None else processes)}
-        pids = {pid for one in kept.values() for pid, start in self._living(one, by_pid)}
-        pids.update(pid for token in kept for group in self._groups_of(token) for pid in cgroups.members(group))
+            return NOTHING
+        fenced = [pid for token in kept for group in self._groups_of(token) for pid in cgroups.members(group)]
         markers = frozenset(f"{self._store}/{token}".encode() for token in kept)
-        return Spared(frozenset(procfs.family(pids, by_pid.values())), markers)
+        known = [one.processes for one in kept.values() if one.boot == self._boot_id]
+        everything = procfs.processes() if processes is None else processes
+        return Spared(spared_among(list(everything), chain.from_iterable(known), fenced), markers)
 
     def tokens(self) -> frozenset[int]:
         """Return the attempts that left something."""
@@ -68,11 +81,6 @@ class KeptProcesses:
         populated = any(cgroups.members(group) for group in self._groups_of(token))
         return populated or bool(procfs.marked(f"{self._store}/{token}".encode()))
 
-    def _living(self, kept: Kept, by_pid: Mapping[int, procfs.Stat]) -> Collection[tuple[int, int]]:
-        if kept.boot != self._boot_id:
-            return ()
-        return [(pid, start) for pid, start in kept.processes if (one := by_pid.get(pid)) and one.start == start]
-
     def _groups_of(self, token: int) -> list[str]:
         return self._groups.all_of_attempt(token)
 
@@ -85,3 +93,12 @@ class KeptProcesses:
             with contextlib.suppress(OSError, msgspec.MsgspecError):
                 if path.suffix[1:].isdigit():
                     yield int(path.suffix[1:]), msgspec.json.decode(path.read_bytes(), type=Kept)
+
+
+def prune_of_others(state: Path, store: str, boot_id: str) -> None:
+    """Forget, as `KeptProcesses.prune` does, what stores kept that were in this state directory before `store`."""
+    names = {path.name.partition(".")[0] for path in (state / DIRECTORY).glob("*.*")}
+    for other in names - {store}:
+        # Not what a worker is about to give its name.
+        if other.isalnum():
+            KeptProcesses(state, other, boot_id, find_groups(other, wanted=False)).prune()

@@ -65,7 +65,7 @@ _ON_ITS_WAY: Final = frozenset({Phase.CLAIMING, Phase.PREPARING, Phase.SETTLING}
 _NEVER_STARTED: Final = "its command was never started"
 
 
-class Link:
+class WorkerLink:
     """One worker, from its start, or its adoption, to its end."""
 
     def __init__(self, store: str, *, token: int | None = None) -> None:

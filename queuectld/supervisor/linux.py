@@ -17,7 +17,7 @@ from queuectld.protocol.replies import Isolation
 from queuectld.protocol.worker_messages import WORKER_SOCKET
 from queuectld.supervisor.connection import WorkerConnection
 from queuectld.supervisor.groups import end, find_groups
-from queuectld.supervisor.kept import KeptProcesses
+from queuectld.supervisor.kept import KeptProcesses, prune_of_others
 from queuectld.supervisor.machine import Process, Reception
 from queuectld.supervisor.rescue import Host, Household, Remains, end_remains
 from queuectld.supervisor.vitals import Reading, Subject, examine
@@ -196,8 +196,12 @@ class LinuxMachine:
 
     def _examine(self, subjects: Sequence[Subject]) -> Mapping[int, Reading | None]:
         with contextlib.suppress(OSError):
-            self._kept.prune()
+            self._prune()
         return examine(subjects)
+
+    def _prune(self) -> None:
+        self._kept.prune()
+        prune_of_others(self._state.path, self._store, self.boot_id)
 
     def group(self, token: int) -> str | None:
         """Return the cgroup that an attempt may have of its own; None where there are none."""
@@ -212,7 +216,7 @@ class LinuxMachine:
         await asyncio.to_thread(self._sweep, live, workers)
 
     def _sweep(self, live: Collection[int], workers: Sequence[Process]) -> None:
-        self._kept.prune()
+        self._prune()
         self._groups.sweep(live={*live, *self._kept.tokens()}, workers=workers, spared=self._kept.spared().pids)
 
     def bury(self, worker: Process) -> None:

@@ -36,7 +36,7 @@ class Picture(NamedTuple):
     vitals: Vitals | None = None
 
 
-class Limits(NamedTuple):
+class PoolLimits(NamedTuple):
     """What the pool is held to."""
 
     # Workers that may run at once, lent ones on top.
@@ -75,7 +75,7 @@ class Kill(NamedTuple):
 Action = Spawn | Retire | Kill
 
 
-def plan(workers: Sequence[Picture], limits: Limits) -> list[Action]:
+def plan(workers: Sequence[Picture], limits: PoolLimits) -> list[Action]:
     """Kill the sick, retire the bloated and the surplus, start the missing."""
     living = [worker for worker in workers if worker.phase is not Phase.GONE and not worker.dead]
     kills = {worker.name: Kill(worker.name, why) for worker in living if (why := _sickness(worker, limits))}
@@ -87,7 +87,7 @@ def plan(workers: Sequence[Picture], limits: Limits) -> list[Action]:
     return [*kills.values(), *bloated.values(), *surplus, *(Spawn() for _ in range(missing))]
 
 
-def _sickness(worker: Picture, limits: Limits) -> str | None:
+def _sickness(worker: Picture, limits: PoolLimits) -> str | None:
     vitals = worker.vitals
     if vitals is not None and vitals.state in _STUCK:
         return f"its process is in state {vitals.state}"
@@ -98,7 +98,7 @@ def _sickness(worker: Picture, limits: Limits) -> str | None:
     return None
 
 
-def _bloat(worker: Picture, limits: Limits) -> str | None:
+def _bloat(worker: Picture, limits: PoolLimits) -> str | None:
     if worker.vitals is None:
         return None
     if worker.vitals.memory > limits.memory:
@@ -108,7 +108,7 @@ def _bloat(worker: Picture, limits: Limits) -> str | None:
     return None
 
 
-def _surplus(staying: Sequence[Picture], limits: Limits) -> list[Retire]:
+def _surplus(staying: Sequence[Picture], limits: PoolLimits) -> list[Retire]:
     """Too many for the bound, the idle ones first; and those that have been idle for long."""
     # Idle before busy, and among the idle the one that has rested longest.
     ranked = sorted(staying, key=lambda worker: (worker.phase is Phase.IDLE, worker.idle_for), reverse=True)
@@ -120,7 +120,7 @@ def _surplus(staying: Sequence[Picture], limits: Limits) -> list[Retire]:
     return surplus + [Retire(worker.name, "nothing to do") for worker in tired[:spare]]
 
 
-def _missing(count: int, staying: Sequence[Picture], limits: Limits, *, occupied: int) -> int:
+def _missing(count: int, staying: Sequence[Picture], limits: PoolLimits, *, occupied: int) -> int:
     """How many to start: enough for the demand that nobody is free for, at least one, within the bound."""
     free = sum(worker.phase in {Phase.IDLE, Phase.STARTING, Phase.CLAIMING} for worker in staying)
     wanted = max(count + max(0, limits.demand - free), min(limits.asked, limits.bound), 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from queuectld.config import Config, Holder, policy
 from queuectld.domain.attempt import Attempt, Outcome
@@ -18,18 +18,26 @@ from queuectld.store.base import Store
 from queuectld.supervisor.recovery import Filed
 
 Done = Callable[[Any], None]
-_random: Final = random.Random()  # noqa: S311  (it spreads retries in time; nothing secret hangs on it)
 
 
 class Records:
     """The store as the supervisor uses it. Callbacks get the result, or the error, on the loop, after the commit."""
 
-    def __init__(self, ledger: Ledger, config: Holder, *, boot_id: str, clock: Callable[[], float]) -> None:
-        """`clock` is the wall clock."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        config: Holder,
+        *,
+        boot_id: str,
+        clock: Callable[[], float],
+        luck: Callable[[], float] = random.random,
+    ) -> None:
+        """`clock` is the wall clock; `luck`, in [0, 1), spreads retries in time."""
         self._ledger = ledger
         self._config = config
         self._boot_id = boot_id
         self._clock = clock
+        self._luck = luck
         # Made once for each configuration, since every end of an attempt asks for it.
         self._policy_of: tuple[Config, Policy] | None = None
 
@@ -62,7 +70,7 @@ class Records:
     def _finish(
         self, token: int, outcome: Outcome, *, offer: Offer | None = None, reboot: bool = False
     ) -> Callable[[Store], Ending]:
-        given = Circumstances(self._policy(), self._clock(), _random.random(), self._boot_id)
+        given = Circumstances(self._policy(), self._clock(), self._luck(), self._boot_id)
         return partial(attempts.finish, token=token, outcome=outcome, given=given, offer=offer, reboot=reboot)
 
     def _policy(self) -> Policy:

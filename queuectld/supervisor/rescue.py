@@ -1,6 +1,7 @@
 """What a worker left running when it died: found and ended, until nothing is left.
 
-Only looking and killing runs in a thread, not the waiting: what cannot be killed for days would hold one up so long.
+What belongs to an attempt is decided by `kill_set` from a picture of the host, whoever took that. Only looking and
+killing runs in a thread, not the waiting: what cannot be killed for days would hold one up so long.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from queuectld.supervisor.groups import Groups, end
-from queuectld.supervisor.kept import KeptProcesses
+from queuectld.supervisor.kept import KeptProcesses, Spared
 from queuectld.worker import cgroups, procfs
 
 # Between two looks, while something is still dying: at first short, since most die at once, then patient.
@@ -63,18 +65,53 @@ class Host(NamedTuple):
     kept: KeptProcesses
 
 
+class Scene(NamedTuple):
+    """One look at the host."""
+
+    processes: Sequence[procfs.Stat]
+    # The daemon; and those that it knows as its own.
+    me: int
+    household: Collection[int]
+    # What is kept of attempts.
+    spared: Spared
+    # Who is in the cgroups of the attempt, and whose environment names it.
+    fenced: Collection[int]
+    marked: Collection[int]
+    # What attempt the environment of a process names.
+    marker: Callable[[int], bytes | None]
+
+
+class Round(NamedTuple):
+    """What one look found, and killed."""
+
+    found: Sequence[procfs.Stat]
+    # Whether anything was in the cgroups, which may be more than can be seen.
+    populated: bool
+
+
 async def end_remains(remains: Remains, host: Host, report: Callable[[str], None]) -> list[str]:
     """End all of the kill set: its cgroups, unknown children of ours, the session, the marked; return what it was.
 
-    What is kept of other attempts is none of it. Returns when two looks in a row found nothing alive. `report` is told,
-    once, what does not die. Raises `OSError` if the host cannot even be looked at; to ask again loses nothing.
+    What is kept of other attempts is none of it. Raises `OSError` if the host cannot even be looked at; to ask again
+    loses nothing. See `until_nothing_is_left`.
+    """
+    if not remains.ended:
+        host.kept.drop(remains.token)
+    ended = await until_nothing_is_left(partial(asyncio.to_thread, _kill_round, remains, host), report)
+    for directory in _directories(remains, host.groups):
+        cgroups.remove(directory)
+    return ended
+
+
+async def until_nothing_is_left(kill: Callable[[], Awaitable[Round]], report: Callable[[str], None]) -> list[str]:
+    """Return when two looks in a row found nothing alive, with what was there before.
+
+    `kill` looks, and kills what it finds; `report` is told, once, what does not die.
     """
     ended: dict[int, str] = {}
     pause, rounds, quiet = _FIRST_PAUSE, 0, 0
-    if not remains.ended:
-        host.kept.drop(remains.token)
     while quiet < 2:
-        found, populated = await asyncio.to_thread(_kill_round, remains, host)
+        found, populated = await kill()
         ended |= {process.pid: f"{process.pid} {process.name}" for process in found}
         quiet = 0 if found or populated else quiet + 1
         rounds += 1
@@ -84,8 +121,6 @@ async def end_remains(remains: Remains, host: Host, report: Callable[[str], None
                 report(names or "processes of its cgroup that are not to be seen here")
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
-    for directory in _directories(remains, host.groups):
-        cgroups.remove(directory)
     return list(ended.values())
 
 
@@ -93,44 +128,49 @@ def _directories(remains: Remains, groups: Groups) -> list[str]:
     return [*groups.all_of_worker(*remains.worker), *groups.all_of_attempt(remains.token)]
 
 
-def _kill_round(remains: Remains, host: Host) -> tuple[list[procfs.Stat], bool]:
-    """Kill what is there; return it, and whether anything was in the cgroups, which may be more than can be seen."""
+def _kill_round(remains: Remains, host: Host) -> Round:
     with host.household.lock:
         processes = list(procfs.processes())
         spared = host.kept.spared(processes)
         directories = _directories(remains, host.groups)
-        fenced = {pid for directory in directories for pid in cgroups.members(directory)}
-        foreign = spared.pids | host.household.known | {os.getpid()}
-        others = [process for process in processes if process.pid not in foreign]
-        session = _session(remains, processes)
-        found = [process for process in _kill_set(remains, others, session, fenced, spared.markers) if process.alive]
+        scene = Scene(
+            processes=processes,
+            me=os.getpid(),
+            household=host.household.known,
+            spared=spared,
+            fenced={pid for directory in directories for pid in cgroups.members(directory)},
+            marked=procfs.marked(remains.marker.encode()),
+            marker=procfs.marker,
+        )
+        found = kill_set(remains, scene)
         # At one stroke, so that nothing gets away by forking.
         populated = [directory for directory in directories if end(directory, spared.pids)]
         for process in found:
             with contextlib.suppress(PermissionError):
                 procfs.signal_process(process.pid, process.start, signal.SIGKILL)
-        return found, bool(populated)
+        return Round(found, bool(populated))
 
 
-def _kill_set(
-    remains: Remains, others: list[procfs.Stat], session: int | None, fenced: set[int], kept: Collection[bytes]
-) -> list[procfs.Stat]:
-    me = os.getpid()
-    doomed = fenced | set(procfs.marked(remains.marker.encode()))
+def kill_set(remains: Remains, scene: Scene) -> list[procfs.Stat]:
+    """Decide which living processes are left of an attempt."""
+    session = _session(remains, scene.processes)
+    foreign = scene.spared.pids | frozenset(scene.household) | {scene.me}
+    others = [process for process in scene.processes if process.pid not in foreign]
+    doomed = {*scene.fenced, *scene.marked}
     found = {
         process.pid
         for process in others
-        if process.ppid == me or process.pid in doomed or (session is not None and process.session == session)
+        if process.ppid == scene.me or process.pid in doomed or (session is not None and process.session == session)
     }
-    if kept:
-        found = {pid for pid in found if procfs.marker(pid) not in kept}
+    if scene.spared.markers:
+        found = {pid for pid in found if scene.marker(pid) not in scene.spared.markers}
     # A child of the doomed is doomed too, even if it has a session of its own and no marker: once its parent is gone
     # it could only be told from a stranger if it came to us.
     found = procfs.family(found, others)
-    return [process for process in others if process.pid in found]
+    return [process for process in others if process.pid in found and process.alive]
 
 
-def _session(remains: Remains, processes: list[procfs.Stat]) -> int | None:
+def _session(remains: Remains, processes: Sequence[procfs.Stat]) -> int | None:
     """The session of the command, unless its number is somebody else's by now.
 
     As long as a session has members, its number is not given out again: no leader is as good as the right one.

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from queuectld.domain.job import Job
 from queuectld.protocol.worker_messages import FromWorker, Hello, ToWorker
-from queuectld.supervisor.link import Link
+from queuectld.supervisor.link import WorkerLink
 from queuectld.supervisor.plan import Vitals
 
 
@@ -43,7 +43,7 @@ class Worker:
     name: str
     pid: int
     start: int
-    link: Link
+    link: WorkerLink
     # Wall clock.
     started_at: float
     # When it came into its phase.

@@ -15,7 +15,7 @@ import click
 
 from queuectld import config, exits
 from queuectld.durable import sync_directory
-from queuectld.errors import QueueCTLError, StoreError, StoreLockedError
+from queuectld.errors import BadRequestError, QueueCTLError, StoreError, StoreLockedError
 from queuectld.host.state_dir import DATABASE, StateDir, open_state_dir
 from queuectld.store.damage import inspect
 from queuectld.store.database import Database, of_system, remove_database
@@ -133,9 +133,11 @@ def backup(site: Site, file: Path) -> None:
     """Write a copy of the database to FILE, which must not exist; a daemon may go on meanwhile."""
     file = file.absolute()
     if file.exists() or file.is_symlink():
-        raise StoreError(f"{file} is there already, and is not overwritten")
+        raise BadRequestError(f"{file} is there already, and is not overwritten: name a file that is not there yet")
+    if not file.parent.is_dir():
+        raise BadRequestError(f"there is no directory {file.parent}: make it first, or name a file somewhere else")
     if not os.access(file.parent, os.W_OK | os.X_OK):
-        raise StoreError(f"{file.parent} is not there, or cannot be written to: no copy was made")
+        raise BadRequestError(f"{file.parent} cannot be written to by this user: name a file somewhere else")
     try:
         with _held(site) as state:
             _back_up(state.database, file)

@@ -49,6 +49,8 @@ def end_all(state: Path, stores: Iterable[str]) -> tuple[int, int]:
     others += _end_others(frozenset(), kept)
     for store, its in groups.items():
         its.sweep(live=kept[store].tokens(), workers=(), spared=kept[store].spared().pids)
+        # No daemon of this store may come that would do it.
+        its.close()
     return len(workers), others
 
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from queuectld.domain.attempt import Reason
 from queuectld.domain.policy import Policy
-from queuectld.errors import QueueCTLError, StoreDamagedError
+from queuectld.errors import BadRequestError, QueueCTLError, StoreDamagedError
 from queuectld.host.state_dir import StateDir
 from queuectld.protocol.output import SUFFIXES, base_name
 from queuectld.service.attempts import Circumstances, finish, vanished
@@ -50,7 +50,7 @@ class _Before(NamedTuple):
 def restore(state: StateDir, source: Path, *, policy: Policy, now: float) -> Restored:
     """Replace the database of a state directory that no daemon uses by a copy.
 
-    Raises `StoreDamagedError`, `StoreTooNewError`, `StoreError`; then everything is as it was.
+    Raises `BadRequestError`, `StoreDamagedError`, `StoreTooNewError`, `StoreError`; then everything is as it was.
     """
     path = state.database
     # What an earlier restore has decided comes first.
@@ -72,15 +72,28 @@ def restore(state: StateDir, source: Path, *, policy: Policy, now: float) -> Res
 
 
 def _copy(source: Path, draft: Path) -> None:
-    if not inspect(source):
-        raise StoreDamagedError(f"there is no file {source}")
-    database = Database(source, readonly=True)
+    if not source.is_file():
+        what = "is a directory" if source.is_dir() else "is no file" if source.exists() else "is not there"
+        raise BadRequestError(f"{source} {what}: name a file that `queuectld db backup FILE` has written")
     try:
-        database.copy_to(draft)
-    finally:
-        database.close()
-    if problems := examine(draft):
-        raise StoreDamagedError(f"the copy {source} is damaged, and nothing was changed: {problems[0]}")
+        inspect(source)
+        database = Database(source, readonly=True)
+        try:
+            database.copy_to(draft)
+        finally:
+            database.close()
+        problems = examine(draft)
+    except StoreDamagedError as error:
+        raise _no_backup(source, error.what) from error
+    if problems:
+        raise _no_backup(source, f"is damaged ({problems[0]})")
+
+
+def _no_backup(source: Path, what: str) -> StoreDamagedError:
+    return StoreDamagedError(
+        f"{source} {what}: it is no backup of a queue, and nothing was changed; name a file that `queuectld db backup "
+        "FILE` has written"
+    )
 
 
 def _before(state: StateDir) -> _Before:

@@ -3,17 +3,15 @@
 # ruff: noqa: S608 - statements are put together from constants of ours, never from values
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-
 from queuectld.errors import StoreDamagedError
 from queuectld.store.damage import inspect
-from queuectld.store.database import Database
+from queuectld.store.database import Database, Row
 from queuectld.store.migrate import check_not_newer, newest_version, version_of
-from queuectld.store.rows import JOB, job_of
+from queuectld.store.rows import ATTEMPT, JOB, attempt_of, entry_of, job_of
 
 # Of one kind of trouble so much is told.
 _EXAMPLES: Final = 5
@@ -98,6 +96,12 @@ RULES: Final = (
     ),
 )
 
+_ROWS: Final[tuple[tuple[str, Callable[[Row], object]], ...]] = (
+    (f"SELECT {JOB} FROM jobs", job_of),
+    (f"SELECT {ATTEMPT} FROM attempts", attempt_of),
+    ("SELECT number, body FROM entries", entry_of),
+)
+
 
 def examine(path: Path) -> list[str]:
     """Return what is wrong with a database, in lines for people; changes nothing.
@@ -137,13 +141,14 @@ def _broken_rules(database: Database) -> Iterator[str]:
 
 
 def _unreadable(database: Database) -> Iterator[str]:
-    count = 0
-    for row in database.each(f"SELECT {JOB} FROM jobs"):
-        try:
-            job_of(row)
-        except (msgspec.MsgspecError, IndexError, KeyError, ValueError) as error:
-            count += 1
-            if count <= _EXAMPLES:
-                yield f"job {row[1]} cannot be read: {error}"
-    if count > _EXAMPLES:
-        yield f"{count - _EXAMPLES} more jobs cannot be read"
+    for sql, read in _ROWS:
+        count = 0
+        for row in database.each(sql):
+            try:
+                read(row)
+            except StoreDamagedError as error:
+                count += 1
+                if count <= _EXAMPLES:
+                    yield error.message
+        if count > _EXAMPLES:
+            yield f"{count - _EXAMPLES} more cannot be read"

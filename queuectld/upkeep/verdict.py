@@ -13,18 +13,31 @@ _BLOCK: Final = 1 << 20
 
 
 def is_damaged(path: Path) -> bool:
-    """Read all of a database that SQLite has called damaged; return whether it is, and not only unreadable now.
+    """Look into a database that SQLite has called damaged; return whether it is, and not only unreadable now.
 
     Only while no connection of this process is open that is to be used again.
     """
     try:
-        _read(path)
-        _read(path.with_name(f"{path.name}-wal"))
+        # What the disk did not give during a look shows in the reading after it, or, if it was only once, not again.
+        _read_all(path)
+        if not _in_disorder(path):
+            return False
+        _read_all(path)
+        return _in_disorder(path)
+    except (OSError, QueueCTLError):
+        return False
+
+
+def _in_disorder(path: Path) -> bool:
+    try:
         return bool(examine(path))
     except StoreDamagedError:
         return True
-    except (OSError, QueueCTLError):
-        return False
+
+
+def _read_all(path: Path) -> None:
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        _read(file)
 
 
 def _read(path: Path) -> None:

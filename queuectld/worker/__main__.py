@@ -10,7 +10,7 @@ import os
 import sys
 
 from queuectld.worker import procfs
-from queuectld.worker.loop import Loop
+from queuectld.worker.loop import WorkerLoop
 from queuectld.worker.options import read_options
 
 
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     procfs.become_subreaper()
     # Keeps no file system busy; all paths are absolute.
     os.chdir("/")
-    Loop(options).run()
+    WorkerLoop(options).run()
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class Identity(NamedTuple):
     pid_start: int
 
 
-class Link(Enum):
+class Contact(Enum):
     """The state of the connection."""
 
     DOWN = "down"
@@ -100,7 +100,7 @@ class Channel:
     def __init__(self, identity: Identity, orphan_timeout: float, now: float) -> None:
         self._identity = identity
         self._orphan_timeout = orphan_timeout
-        self._link = Link.DOWN
+        self._contact = Contact.DOWN
         self._connections = 0
         self._away_since = now
         self._retry_at = now
@@ -116,7 +116,7 @@ class Channel:
 
     def connected(self, now: float) -> list[Action]:
         """Note that the connection stands."""
-        self._link = Link.UP
+        self._contact = Contact.UP
         self._connections += 1
         self._beat_at = now + BEAT_INTERVAL
         who = self._identity
@@ -133,10 +133,10 @@ class Channel:
 
     def lost(self, now: float) -> list[Action]:
         """Note that there is no connection, and that everything that came over the last one has been handed in."""
-        if self._link is Link.UP:
+        if self._contact is Contact.UP:
             self._away_since = now
-        if self._link is not Link.CLOSED:
-            self._link = Link.DOWN
+        if self._contact is not Contact.CLOSED:
+            self._contact = Contact.DOWN
             self._retry_at = now + self._retry_delay
             self._retry_delay = min(self._retry_delay * 1.5, LAST_RETRY)
         if self._attempt:
@@ -209,10 +209,10 @@ class Channel:
     def tick(self, now: float) -> list[Action]:
         """Do what is due."""
         actions: list[Action] = []
-        if self._link is Link.DOWN and now >= self._retry_at and not self._quit:
-            self._link = Link.TRYING
+        if self._contact is Contact.DOWN and now >= self._retry_at and not self._quit:
+            self._contact = Contact.TRYING
             actions.append(Connect())
-        if now >= self._beat_at and self._link is Link.UP:
+        if now >= self._beat_at and self._contact is Contact.UP:
             self._beat_at = now + BEAT_INTERVAL
             actions.append(Send(Beat(self._attempt.token if self._attempt else None)))
         if self._attempt:
@@ -228,11 +228,11 @@ class Channel:
     def due(self) -> float:
         """When `tick` has something to do; infinity if that depends on other things than time."""
         due = self._save_at
-        if self._link is Link.UP:
+        if self._contact is Contact.UP:
             due = min(due, self._beat_at)
-        elif self._link is Link.DOWN:
+        elif self._contact is Contact.DOWN:
             due = min(due, self._retry_at)
-        if self._link in {Link.DOWN, Link.TRYING} and self._safe():
+        if self._contact in {Contact.DOWN, Contact.TRYING} and self._safe():
             due = min(due, self._away_since + self._orphan_timeout)
         attempt = self._attempt
         if attempt and attempt.followed and not attempt.outcome and attempt.seen > attempt.told:
@@ -316,7 +316,7 @@ class Channel:
         return Running(attempt.token, attempt.pid, attempt.pid_start, attempt.stopping)
 
     def _tell(self, *messages: FromWorker) -> list[Action]:
-        return [Send(message) for message in messages] if self._link is Link.UP else []
+        return [Send(message) for message in messages] if self._contact is Contact.UP else []
 
     def _growth(self, attempt: _Attempt, now: float) -> list[Action]:
         if not attempt.followed or attempt.outcome or attempt.seen <= attempt.told:
@@ -331,8 +331,8 @@ class Channel:
         self._save_at = float("inf")
 
     def _close(self) -> list[Action]:
-        open_ = self._link is Link.UP
-        self._link = Link.CLOSED
+        open_ = self._contact is Contact.UP
+        self._contact = Contact.CLOSED
         return [Disconnect()] if open_ else []
 
     def _safe(self) -> bool:
@@ -340,15 +340,19 @@ class Channel:
         return self._attempt is None or self._attempt.saved
 
     def _orphaned(self, now: float) -> bool:
-        away = self._link in {Link.DOWN, Link.TRYING} and now >= self._away_since + self._orphan_timeout
+        away = self._contact in {Contact.DOWN, Contact.TRYING} and now >= self._away_since + self._orphan_timeout
         return away and self._safe() and not self._quit
 
     def _settle(self) -> list[Action]:
         attempt = self._attempt
-        if attempt and attempt.outcome and not attempt.saved and self._link is not Link.UP:
+        if attempt and attempt.outcome and not attempt.saved and self._contact is not Contact.UP:
             return [Save(attempt.token, attempt.outcome)] if self._save_at == float("inf") else []
         # A saved outcome may still be recorded by a living daemon, which tells us so.
-        if self._leaving and not self._quit and (attempt is None or (attempt.saved and self._link is not Link.UP)):
+        if (
+            self._leaving
+            and not self._quit
+            and (attempt is None or (attempt.saved and self._contact is not Contact.UP))
+        ):
             self._quit = True
             return [Quit()]
         return []

@@ -14,7 +14,7 @@ from queuectld.protocol.worker_messages import Outcome, Reason, RunSpec
 from queuectld.worker.command import Command
 from queuectld.worker.enclosure import Group
 from queuectld.worker.ending import Ending, Stage
-from queuectld.worker.limits import Limits
+from queuectld.worker.limits import LimitGuard
 from queuectld.worker.output import Output
 from queuectld.worker.procfs import Stat, stat
 from queuectld.worker.tree import Tree
@@ -46,7 +46,7 @@ class Execution:
         self._pipes = {command.stdout: STDOUT, command.stderr: STDERR}
         self._tree = Tree(command.pid, marker.encode(), group)
         self._ending = Ending(now, spec.timeout, spec.kill_after, spec.silent_timeout)
-        self._limits = Limits(spec, now)
+        self._limits = LimitGuard(spec, now)
         # Set once the leader has ended and something is left, or a KILL was sent: when to look at the tree again.
         self._look_at: float | None = None
         self._look_delay = _FIRST_LOOK

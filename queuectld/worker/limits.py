@@ -21,7 +21,7 @@ _FIRST_ASKED: Final = 0.02
 _ASKED_EVERY: Final = 5.0
 
 
-class Limits:
+class LimitGuard:
     """What the command of an attempt may use; made when it has been started."""
 
     def __init__(self, spec: RunSpec, now: float) -> None:

@@ -23,7 +23,7 @@ from queuectld.worker import procfs
 _BLOCK: Final = 1 << 16
 
 
-class Link:
+class DaemonLink:
     """One connection. Never blocks."""
 
     def __init__(self, directory: str) -> None:

@@ -31,7 +31,7 @@ from queuectld.worker.channel import Channel, Identity
 from queuectld.worker.command import NotStarted, Spawner
 from queuectld.worker.enclosure import Enclosure, Group, enclosure_name
 from queuectld.worker.execution import Execution
-from queuectld.worker.link import Link
+from queuectld.worker.link import DaemonLink
 from queuectld.worker.options import Options
 
 # A message to a daemon that does not read is given so long when the worker ends, in milliseconds.
@@ -40,7 +40,7 @@ _LAST_WORDS: Final = 1000
 _LONGEST_SLEEP: Final = 86_400_000.0
 
 
-class Loop:
+class WorkerLoop:
     """A worker from its first connection to its end."""
 
     def __init__(self, options: Options) -> None:
@@ -51,7 +51,7 @@ class Loop:
         self._spawner = Spawner()
         self._enclosure = _enclosure(options, identity)
         self._poll = select.poll()
-        self._link: Link | None = None
+        self._link: DaemonLink | None = None
         self._execution: Execution | None = None
         self._actions: deque[Action] = deque()
         self._complained: int | None = None
@@ -103,7 +103,7 @@ class Loop:
                 self._listen(self._link)
             self._do(self._channel.terminate())
 
-    def _listen(self, link: Link) -> None:
+    def _listen(self, link: DaemonLink) -> None:
         link.flush()
         messages, stands = link.receive()
         for message in messages:
@@ -206,7 +206,7 @@ class Loop:
     def _connect(self) -> None:
         now = time.monotonic()
         try:
-            self._link = Link(self._options.state)
+            self._link = DaemonLink(self._options.state)
         except OSError:
             self._actions += self._channel.lost(now)
             return
@@ -219,7 +219,7 @@ class Loop:
             self._link.close()
             self._link = None
 
-    def _watch(self, link: Link) -> None:
+    def _watch(self, link: DaemonLink) -> None:
         self._poll.modify(link.fileno(), select.POLLIN | (select.POLLOUT if link.wants_to_write else 0))
 
     def _save(self, action: Save) -> None:

@@ -27,7 +27,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Stat(NamedTuple):
-    """One process. `start` is in clock ticks since boot, `cpu_ticks` is user and system time together."""
+    """One process. `start` is in clock ticks since boot."""
 
     pid: int
     name: str
@@ -36,7 +36,6 @@ class Stat(NamedTuple):
     pgrp: int
     session: int
     start: int
-    cpu_ticks: int
 
     @property
     def alive(self) -> bool:
@@ -63,7 +62,6 @@ def stat(pid: int) -> Stat | None:
         pgrp=int(fields[2]),
         session=int(fields[3]),
         start=int(fields[19]),
-        cpu_ticks=int(fields[11]) + int(fields[12]),
     )
 
 

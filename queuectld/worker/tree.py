@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from queuectld.worker import procfs
 from queuectld.worker.enclosure import Group
@@ -91,18 +91,11 @@ class Tree:
         return process.pgrp == self._leader
 
     def _members(self, everything: list[procfs.Stat]) -> list[procfs.Stat]:
-        below = procfs.family((self._me,), everything)
         # These are descendants already, or the kernel has been asked for something unusual.
-        others = set(procfs.marked(self._marker))
+        named = set(procfs.marked(self._marker))
         if self._group is not None:
-            others.update(self._group.members())
-        session = None if self._leader_reaped else self._leader
-        members = below | others
-        return [
-            process
-            for process in everything
-            if process.pid != self._me and (process.pid in members or process.session == session)
-        ]
+            named.update(self._group.members())
+        return members(everything, self._me, None if self._leader_reaped else self._leader, named)
 
     def _reap(self, pid: int) -> int:
         reaped, status, usage = os.wait4(pid, os.WNOHANG)
@@ -113,3 +106,15 @@ class Tree:
             if reaped == self._leader and self.leader_code is None:
                 self.leader_code = os.waitstatus_to_exitcode(status)
         return reaped
+
+
+def members(
+    everything: Collection[procfs.Stat], worker: int, session: int | None, named: Collection[int]
+) -> list[procfs.Stat]:
+    """Decide what belongs to a command: all below its worker, its session, what marker and cgroup have `named`."""
+    below = procfs.family((worker,), everything)
+    return [
+        process
+        for process in everything
+        if process.pid != worker and (process.pid in below or process.pid in named or process.session == session)
+    ]

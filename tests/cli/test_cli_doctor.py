@@ -224,7 +224,7 @@ def test_elsewhere_it_looks_only_at_what_can_be_seen_from_here(call, tmp_path) -
 def test_status_tells_how_jobs_are_isolated_and_fits_a_screen(daemon, call) -> None:
     shown = call("status").out.splitlines()
 
-    assert "jobs are held together by cgroups (memory)" in shown
+    assert "isolation: cgroup v2, so that what detaches still ends with its job; memory limits by the kernel" in shown
     assert len(shown) <= 24
 
 
@@ -238,5 +238,5 @@ def test_status_tells_why_there_are_no_cgroups_and_that_the_daemon_is_late(daemo
 
     shown = call("status").out
 
-    assert "no cgroups: read-only\n" in shown
+    assert "isolation: no cgroups (read-only), only process groups, sessions and a subreaper" in shown
     assert "! the disk is full\n! the daemon is late by 2.5 s" in shown

@@ -2,6 +2,7 @@
 
 Without arguments it lists the suites. Results are kept in a file, a suite replacing its earlier result, so that the
 table may be put together from several runs. Ends with 1 if anything was lost, doubled, left over or otherwise wrong.
+SIGINT and SIGTERM end it in order: what was found so far is told, and nothing is kept of the suite that was cut short.
 """
 
 from __future__ import annotations
@@ -10,15 +11,23 @@ import argparse
 import random
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Final
 
+from tests import cgroup_place
 from tests.faults import report
+from tests.faults.report import Results
 from tests.faults.suite import Suite, Tally, stopwatch
 from tests.faults.suites import SUITES
 from tests.readme_block import README, write
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
 RESULTS = Path(__file__).with_name("results.json")
+ENDINGS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def say(text: str) -> None:
@@ -51,46 +60,79 @@ def listing() -> str:
     )
 
 
-def attack(suite: Suite, rounds: int, seed: int) -> tuple[Tally, float]:
-    """Run a suite; an error of the attack itself is something wrong, too."""
+class Interrupted(KeyboardInterrupt):
+    """Somebody asks for the end: none of the errors that an attack is about, nor one that hypothesis tries again."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def interrupt(number: int, _frame: FrameType | None) -> None:
+    """Leave nothing behind, whoever asks for the end: what is open closes on the way out, however often he asks."""
+    for one in ENDINGS:
+        signal.signal(one, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+def interrupt_again(ignored: UnraisableHookArgs) -> None:
+    """Interrupt once more, in a moment, where it was lost: in a finalizer, or while garbage is collected."""
+    lost = ignored.exc_value
+    if not isinstance(lost, Interrupted):
+        sys.__unraisablehook__(ignored)
+        return
+    signal.signal(signal.SIGALRM, lambda _number, frame: interrupt(lost.number, frame))
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+
+def attack(suite: Suite, rounds: int, seed: int, results: Results) -> None:
+    """Run a suite and put down what came of it, also if it is cut short."""
     say(f"{suite.name}: {rounds:,} {suite.unit}, seed {seed}")
-    watch = stopwatch()
+    tally, watch = Tally(), stopwatch()
     try:
-        tally = suite.run(rounds, seed)
+        with cgroup_place.enclosed() as cgroups:
+            suite.run(tally, rounds, seed)
+            tally.check("no cgroup is left", left_over=cgroups())
     except Exception as error:  # noqa: BLE001 - whatever it is, the other suites are run and the table is printed
-        tally = Tally()
+        # An error of the attack itself is something wrong, too.
         tally.blame("other", f"the attack ended early: {type(error).__name__}: {error}")
-    say(f"{suite.name}: {watch():.0f} s, {len(tally.wrong)} wrong")
-    return tally, watch()
+    finally:
+        results[suite.name] = report.result(tally, seed=seed, rounds=rounds, took=watch())
+        say(f"{suite.name}: {watch():.0f} s, {len(tally.wrong)} wrong")
 
 
-def end_in_order(number: int, _frame: FrameType | None) -> None:
-    """Leave nothing behind, whoever asks for the end: what is open closes on the way out."""
-    raise SystemExit(128 + number)
+def attack_with(suites: Iterable[Suite], given: argparse.Namespace, results: Results) -> None:
+    """Run one suite after the other, as far as they can be run here; the file has each that was run to its end."""
+    seed = random.randrange(1_000_000) if given.seed is None else given.seed
+    for suite in suites:
+        if why := suite.hindrance():
+            say(f"{suite.name}: skipped, {why}")
+            continue
+        attack(suite, suite.rounds if given.rounds is None else given.rounds, seed, results)
+        report.save(given.json, report.load(given.json) | {suite.name: results[suite.name]})
 
 
 def main() -> int:
     given = arguments()
-    signal.signal(signal.SIGTERM, end_in_order)
     chosen = list(SUITES) if given.all and not given.suites else given.suites
     if not chosen and not given.readme:
         print(listing())
         return 0
-    seed = random.randrange(1_000_000) if given.seed is None else given.seed
-    kept, now = report.load(given.json), {}
-    for suite in map(SUITES.__getitem__, chosen):
-        if why := suite.hindrance():
-            say(f"{suite.name}: skipped, {why}")
-            continue
-        rounds = suite.rounds if given.rounds is None else given.rounds
-        tally, took = attack(suite, rounds, seed)
-        kept[suite.name] = now[suite.name] = report.result(tally, seed=seed, rounds=rounds, took=took)
-        report.save(given.json, kept)
-    if now:
-        print(report.table(now))
-    if given.readme:
-        write(README, "faults", report.markdown(kept, SUITES))
-    return 1 if report.failed(now) else 0
+    sys.unraisablehook = interrupt_again
+    for number in ENDINGS:
+        signal.signal(number, interrupt)
+    results: Results = {}
+    code = 0
+    try:
+        attack_with(map(SUITES.__getitem__, chosen), given, results)
+    except Interrupted as interrupted:
+        say(f"Ended by {signal.Signals(interrupted.number).name}; this is what was done so far.")
+        code = 128 + interrupted.number
+    if results:
+        print(report.table(results))
+    if given.readme and not code:
+        write(README, "faults", report.markdown(report.load(given.json), SUITES))
+    return code or (1 if report.failed(results) else 0)
 
 
 if __name__ == "__main__":

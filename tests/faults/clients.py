@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import resource
 import select
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
 from queuectld.errors import QueueCTLError
+from queuectld.protocol.words import INFLIGHT_LIMIT
 from tests.faults.requests import Owed, identity, lines, owed
 from tests.faults.suite import Suite, Tally, home
-from tests.system.bystander import AT_MOST, MIB, USUALLY, memory, others_are_served, told
+from tests.system.bystander import AT_MOST, MIB, USUALLY, many_files, memory, others_are_served, told
 from tests.system.conftest import SURPRISES
 from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
@@ -283,39 +284,71 @@ def hoarders(daemon: LiveDaemon, size: int) -> int:
     return size
 
 
-# Each with how much of it a long run does.
-STORMS: Final[dict[str, tuple[Callable[[LiveDaemon, int], int], int]]] = {
-    "MiB in one line": (one_endless_line, 1024),
-    "idle connections": (idle, 2000),
-    "lines without an end": (writers_that_never_end, 60),
-    "readers that stop": (readers_that_stop, 20),
-    "askers that never read": (askers_that_never_read, 20),
-    "connections made and dropped": (comers_and_goers, 5000),
-    "hoarders of staged input": (hoarders, 2),
+def senders_of_many_jobs(daemon: LiveDaemon, size: int) -> int:
+    """Jobs in full lines from several connections at once, and as many staged, all the time."""
+    line = _line({"id": 1, "op": "enqueue", "jobs": [{"command": "true", "delay": 36_000}] * 20_000})
+    with ExitStack() as stack:
+        wires = [stack.enter_context(daemon.wire()) for _ in range(4)]
+        for _ in range(size):
+            for wire in wires:
+                wire.raw(line)
+            with daemon.wire() as wire:
+                wire.call("stage", key="a", jobs=[{"command": "true", "delay": 36_000}] * 15_000)
+                assert len(wire.call("enqueue", staged="a")["jobs"]) == 15_000
+            for wire in wires:
+                assert len(wire.line()["ok"]["jobs"]) == 20_000
+    return size * 95_000
+
+
+def senders_of_large_jobs(daemon: LiveDaemon, size: int) -> int:
+    """As many lines of the greatest length as a connection may have open, from many at once."""
+    line = _line({"id": 1, "op": "enqueue", "jobs": [{"command": "true", "delay": 36_000, "stdin": "x" * 1_000_000}]})
+    with ExitStack() as stack:
+        wires = [stack.enter_context(daemon.wire()) for _ in range(size)]
+        senders = [threading.Thread(target=wire.raw, args=(line * INFLIGHT_LIMIT,)) for wire in wires]
+        for sender in senders:
+            sender.start()
+        for sender, wire in zip(senders, wires, strict=True):
+            for _ in range(INFLIGHT_LIMIT):
+                assert "ok" in wire.line()
+            sender.join()
+    return size * INFLIGHT_LIMIT
+
+
+class Storm(NamedTuple):
+    """What happens, how much of it in a long run, and the memory that the daemon may keep afterwards, in MiB."""
+
+    run: Callable[[LiveDaemon, int], int]
+    size: int
+    growth: float = GROWTH
+
+
+STORMS: Final = {
+    "MiB in one line": Storm(one_endless_line, 1024),
+    "idle connections": Storm(idle, 2000),
+    "lines without an end": Storm(writers_that_never_end, 60),
+    "readers that stop": Storm(readers_that_stop, 20),
+    "askers that never read": Storm(askers_that_never_read, 20),
+    "connections made and dropped": Storm(comers_and_goers, 5000),
+    "hoarders of staged input": Storm(hoarders, 2),
+    # What is read and stored meanwhile are small objects, between which others stay; and the store's cache fills up.
+    "jobs sent by the ten thousand": Storm(senders_of_many_jobs, 5, growth=64),
+    "jobs of a megabyte at once": Storm(senders_of_large_jobs, 20),
 }
-
-
-@contextlib.contextmanager
-def many_files(count: int = 4096) -> Iterator[None]:
-    """Let this process open so many files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(count, hard)), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def storm(daemon: LiveDaemon, name: str, size: int, tally: Tally) -> None:
     """Let one of the storms pass, and look at others' answers and at the daemon's memory."""
-    run, _ = STORMS[name]
+    passing = STORMS[name]
     before = memory(daemon)
     with others_are_served(daemon, pause=0.01) as took:
-        tally.fault(name, run(daemon, size))
-    looked_after(daemon, name, before, took, tally)
+        tally.fault(name, passing.run(daemon, size))
+    looked_after(daemon, name, before, took, tally, growth=passing.growth)
 
 
-def looked_after(daemon: LiveDaemon, name: str, before: float, took: list[float], tally: Tally) -> None:
+def looked_after(
+    daemon: LiveDaemon, name: str, before: float, took: list[float], tally: Tally, *, growth: float = GROWTH
+) -> None:
     """Note what the others and the memory of the daemon say of it."""
     middle = sorted(took)[len(took) // 2]
     tally.figures[f"answers to others, {name}"] = told(took)
@@ -323,16 +356,16 @@ def looked_after(daemon: LiveDaemon, name: str, before: float, took: list[float]
     tally.check("others are answered in time", other=[f"{name}: {one}" for one in late])
     # Who has left may not be forgotten yet.
     with contextlib.suppress(AssertionError):
-        wait_for(lambda: memory(daemon) - before < GROWTH, "memory is given back", deadline=5)
+        wait_for(lambda: memory(daemon) - before < growth, "memory is given back", deadline=5)
     after = memory(daemon)
     tally.figures[f"memory, {name}"] = f"{before:.0f} to {after:.0f} MiB"
-    grown = [f"{name}: {before:.1f} to {after:.1f} MiB"] if after - before > GROWTH else []
+    grown = [f"{name}: {before:.1f} to {after:.1f} MiB"] if after - before > growth else []
     tally.check("memory stays", other=grown)
 
 
-def attack(inputs: int, seed: int, *, storms: float = 1.0) -> Tally:
+def attack(tally: Tally, inputs: int, seed: int, *, storms: float = 1.0) -> None:
     """Send so many lines, and let storms pass, at this share of their size."""
-    tally, luck = Tally(), random.Random(seed)
+    luck = random.Random(seed)
     with home() as place, many_files(), LiveDaemon(place, **CONFIG) as daemon:
         daemon.start()
         fuzz(daemon, min(inputs, 200), seed * 1000, Tally())
@@ -345,13 +378,12 @@ def attack(inputs: int, seed: int, *, storms: float = 1.0) -> Tally:
         names = list(STORMS)
         luck.shuffle(names)
         for name in names:
-            storm(daemon, name, max(1, int(STORMS[name][1] * storms)), tally)
+            storm(daemon, name, max(1, int(STORMS[name].size * storms)), tally)
         code = daemon.stop()
         tally.check("a stop ends well", other=[f"exit code {code}"] if code else [])
         surprises = [str(line)[:1000] for line in daemon.log_lines() if line["event"] in SURPRISES]
         tally.check("nothing surprises the daemon", other=surprises[:5])
         tally.check("no traceback is printed", other=["Traceback"] if "Traceback" in daemon.log.read_text() else [])
-    return tally
 
 
 SUITE: Final = Suite(

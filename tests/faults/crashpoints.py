@@ -207,9 +207,9 @@ def numbers(total: int, rounds: int, luck: random.Random) -> Iterable[int]:
     return range(1, total + 1) if rounds >= total else sorted(luck.sample(range(1, total + 1), rounds))
 
 
-def attack(kinds: Iterable[str], rounds: int, seed: int, mutant: str | None = None) -> Tally:
+def attack(tally: Tally, kinds: Iterable[str], rounds: int, seed: int, mutant: str | None = None) -> None:
     """Let the daemon die at up to `rounds` calls of each of these kinds."""
-    tally, luck = Tally(), random.Random(seed)
+    luck = random.Random(seed)
     for kind in kinds:
         with home() as place, LiveDaemon(place, **CONFIG) as daemon:
             daemon.env |= broken(mutant)
@@ -222,12 +222,11 @@ def attack(kinds: Iterable[str], rounds: int, seed: int, mutant: str | None = No
                 if not all_.survives(killing(CALLS[kind], number)):
                     tally.fault(f"daemon at {kind}")
             all_.end()
-    return tally
 
 
-def run(rounds: int, seed: int) -> Tally:
+def run(tally: Tally, rounds: int, seed: int) -> None:
     """Let it die at up to so many calls of each kind."""
-    return attack(CALLS, rounds, seed)
+    attack(tally, CALLS, rounds, seed)
 
 
 SUITE: Final = Suite(

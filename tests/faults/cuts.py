@@ -54,13 +54,11 @@ class Machine:
         self._disk.again()
 
 
-def run(rounds: int, seed: int, mutant: str | None = None, *, absent: bool = False) -> Tally:
+def run(tally: Tally, rounds: int, seed: int, mutant: str | None = None, *, absent: bool = False) -> None:
     """Cut the power so often; if the daemon is to be `absent`, it is dead each time, and else sometimes."""
-    tally = Tally()
     with home() as place, disk(place / "state") as storage, LiveDaemon(place, **CONFIG) as daemon:
         daemon.env |= broken(mutant)
         attack(daemon, storage, rounds, seed, tally, absent=absent)
-    return tally
 
 
 def attack(daemon: LiveDaemon, storage: powercut.Disk, rounds: int, seed: int, tally: Tally, *, absent: bool) -> None:

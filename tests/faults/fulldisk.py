@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from tests.disks import hindrance, small_disk
 from tests.faults.judge import Judge
 from tests.faults.kills import Killer
 from tests.faults.load import Load
@@ -24,29 +20,6 @@ CONFIG: Final[dict[str, Any]] = {"workers": 3, "max_lost": 1000, "shutdown_grace
 _STATE_SIZE: Final = "24m"
 _OUTPUT_SIZE: Final = "1m"
 _BLOCK: Final = 4096
-
-
-@contextmanager
-def small(place: Path, size: str) -> Iterator[Path]:
-    """Mount a file system of that size at `place`, which is made if need be. Raises `CalledProcessError`."""
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "none", place], check=True, capture_output=True
-    )
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
-
-
-@cache
-def hindrance() -> str | None:
-    with tempfile.TemporaryDirectory() as place:
-        try:
-            with small(Path(place) / "mnt", "64k"):
-                return None
-        except (OSError, subprocess.CalledProcessError):
-            return "may not mount file systems here"
 
 
 def fill(ballast: Path) -> None:
@@ -63,10 +36,10 @@ def fill(ballast: Path) -> None:
         os.close(descriptor)
 
 
-def of_state(rounds: int, seed: int) -> Tally:
+def of_state(tally: Tally, rounds: int, seed: int) -> None:
     """Fill the disk of the state directory so often, each time for a while, and kill somebody meanwhile at times."""
-    tally, luck = Tally(), random.Random(seed)
-    with home() as place, small(place / "state", _STATE_SIZE) as state, LiveDaemon(place, **CONFIG) as daemon:
+    luck = random.Random(seed)
+    with home() as place, small_disk(place / "state", _STATE_SIZE) as state, LiveDaemon(place, **CONFIG) as daemon:
         witness = Witness(place / "witness")
         daemon.start()
         load = Load(daemon, witness, luck)
@@ -84,15 +57,14 @@ def of_state(rounds: int, seed: int) -> Tally:
                 time.sleep(0.5)
             judge.look(f"full for the {number}. time, seed {seed}", outputs=False)
         judge.end()
-    return tally
 
 
-def of_output(rounds: int, seed: int) -> Tally:
+def of_output(tally: Tally, rounds: int, seed: int) -> None:
     """Fill the disk of the output, each time with jobs that write more than there is."""
-    tally, luck = Tally(), random.Random(seed)
+    luck = random.Random(seed)
     with (
         home() as place,
-        small(place / "state" / "output", _OUTPUT_SIZE) as output,
+        small_disk(place / "state" / "output", _OUTPUT_SIZE) as output,
         LiveDaemon(place, **CONFIG) as daemon,
     ):
         (place / "state").chmod(0o700)
@@ -113,7 +85,6 @@ def of_output(rounds: int, seed: int) -> Tally:
             for file in output.rglob("*.*"):
                 file.unlink()
         judge.end()
-    return tally
 
 
 def _told(daemon: LiveDaemon, names: list[str], tally: Tally) -> None:
@@ -127,11 +98,10 @@ def _told(daemon: LiveDaemon, names: list[str], tally: Tally) -> None:
     tally.check("output that was not kept is told", lost=wrong)
 
 
-def run(rounds: int, seed: int) -> Tally:
+def run(tally: Tally, rounds: int, seed: int) -> None:
     """Fill each of them so often."""
-    tally = of_state(rounds, seed)
-    tally.add(of_output(rounds, seed))
-    return tally
+    of_state(tally, rounds, seed)
+    of_output(tally, rounds, seed)
 
 
 SUITE: Final = Suite(

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import psutil
 
+from tests.disks import hindrance, small_disk
 from tests.faults.suite import Suite, Tally, home
 from tests.system import processes
 from tests.system.bystander import MIB, memory, others_are_served
@@ -168,21 +166,6 @@ DEEDS: Final[dict[str, Deed]] = {
 }
 
 
-@contextlib.contextmanager
-def small_disk(place: Path) -> Iterator[None]:
-    """Mount a file system of a megabyte."""
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def hindrance() -> str | None:
-    return None if os.geteuid() == 0 else "needs root, to mount a small file system"
-
-
 class Scene:
     """A daemon whose workers run deeds, and beside each of them a quiet job that has to end well."""
 
@@ -267,12 +250,11 @@ class Scene:
         self._tally.check("no process is left", left_over=[f"{name}: {one[:200]}" for one in left()[:5]])
 
 
-def attack(seed: int, *, long: bool, cgroups: str = "auto", names: list[str] | None = None) -> Tally:
+def attack(tally: Tally, seed: int, *, long: bool, cgroups: str = "auto", names: list[str] | None = None) -> None:
     """Do each deed once, in an order of its own, with cgroups or without."""
-    tally = Tally()
     chosen = names or list(DEEDS)
     random.Random(seed).shuffle(chosen)
-    with home() as place, small_disk(place / "full"), LiveDaemon(place, **CONFIG, cgroups=cgroups) as daemon:
+    with home() as place, small_disk(place / "full", "1m"), LiveDaemon(place, **CONFIG, cgroups=cgroups) as daemon:
         daemon.start()
         scene = Scene(daemon, tally)
         with others_are_served(daemon, pause=0.05) as took:
@@ -286,15 +268,12 @@ def attack(seed: int, *, long: bool, cgroups: str = "auto", names: list[str] | N
         tally.check("no process is left", left_over=left[:5])
         surprises = [str(line)[:1000] for line in daemon.log_lines() if line["event"] in SURPRISES]
         tally.check("nothing surprises the daemon", other=surprises[:5])
-    return tally
 
 
-def run(rounds: int, seed: int) -> Tally:
+def run(tally: Tally, rounds: int, seed: int) -> None:
     """Do all of them so often, every other time without cgroups."""
-    tally = Tally()
     for number in range(rounds):
-        tally.add(attack(seed + number, long=True, cgroups=("auto", "off")[number % 2]))
-    return tally
+        attack(tally, seed + number, long=True, cgroups=("auto", "off")[number % 2])
 
 
 SUITE: Final = Suite(

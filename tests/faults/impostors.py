@@ -273,9 +273,9 @@ class Stage:
         check("nothing surprises the daemon", other=surprises[:5])
 
 
-def attack(rounds: int, seed: int) -> Tally:
+def attack(tally: Tally, rounds: int, seed: int) -> None:
     """Do all of it so often, each time in another order."""
-    tally, luck = Tally(), random.Random(seed)
+    luck = random.Random(seed)
     with home() as place, LiveDaemon(place, **CONFIG) as daemon:
         daemon.start()
         stage = Stage(daemon, tally)
@@ -292,7 +292,6 @@ def attack(rounds: int, seed: int) -> Tally:
             for deed in deeds:
                 deed()
         stage.end()
-    return tally
 
 
 SUITE: Final = Suite(

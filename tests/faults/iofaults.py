@@ -149,9 +149,9 @@ def _idle(wire: Wire) -> int | None:
     return next((int(one["pid"]) for one in wire.call("worker_list")["workers"] if one["phase"] == "idle"), None)
 
 
-def attack(names: Iterable[str], seed: int) -> Tally:
+def attack(tally: Tally, names: Iterable[str], seed: int) -> None:
     """Let these things happen, one after another, to one state directory."""
-    tally, luck = Tally(), random.Random(seed)
+    luck = random.Random(seed)
     with home() as place, LiveDaemon(place, **CONFIG) as daemon:
         faults = Faults(daemon, luck, tally)
         # The database is there: how its making fails is another matter, with tests of its own.
@@ -161,14 +161,13 @@ def attack(names: Iterable[str], seed: int) -> Tally:
         daemon.start()
         faults.judge.look("at the end")
         faults.judge.end()
-    return tally
 
 
-def run(rounds: int, seed: int) -> Tally:
+def run(tally: Tally, rounds: int, seed: int) -> None:
     """Let everything happen so often."""
     names = [name for _ in range(rounds) for name in (*DAEMON, *WORKER)]
     random.Random(seed).shuffle(names)
-    return attack(names, seed)
+    attack(tally, names, seed)
 
 
 SUITE: Final = Suite(

@@ -148,9 +148,9 @@ class Killer:
         return True
 
 
-def run(rounds: int, seed: int, mutant: str | None = None, only: Collection[str] = ()) -> Tally:
+def run(tally: Tally, rounds: int, seed: int, mutant: str | None = None, only: Collection[str] = ()) -> None:
     """Strike so often, with one of the deeds in `only`; none means all."""
-    tally, luck = Tally(), random.Random(seed)
+    luck = random.Random(seed)
     with home() as place, LiveDaemon(place, **CONFIG) as daemon:
         daemon.env |= broken(mutant)
         witness = Witness(place / "witness")
@@ -167,7 +167,6 @@ def run(rounds: int, seed: int, mutant: str | None = None, only: Collection[str]
                 f"after {tally.faults.total()} faults, seed {seed}", undisturbed=bool(only) and GENTLE.issuperset(only)
             )
         judge.end()
-    return tally
 
 
 SUITE: Final = Suite(
@@ -179,9 +178,9 @@ SUITE: Final = Suite(
 )
 
 
-def run_gently(rounds: int, seed: int) -> Tally:
+def run_gently(tally: Tally, rounds: int, seed: int) -> None:
     """Strike so often at the daemon alone."""
-    return run(rounds, seed, only=GENTLE)
+    run(tally, rounds, seed, only=GENTLE)
 
 
 DAEMON_SUITE: Final = Suite(

@@ -227,8 +227,11 @@ class Load:
             client.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for client in self._clients:
             client.over.set()
+        if kind is not None:
+            # Nobody may be there to answer them; they end with the process.
+            return
         for client in self._clients:
             client.finish()

@@ -12,46 +12,47 @@ from tests.faults.suite import Kind, Suite, Tally, needs_strace
 class Mutant(NamedTuple):
     """What attacks it, with which seed, and as what it has to be noticed: one of these at least."""
 
-    attack: Callable[[int, str], Tally]
+    attack: Callable[[Tally, int, str], None]
     noticed: tuple[Kind, ...]
     hindrance: Callable[[], str | None] = lambda: None
 
 
 # By their names in `broken/sitecustomize.py`.
 MUTANTS: Final = {
-    "synchronous-normal": Mutant(lambda seed, name: cuts.run(1, seed, name), ("lost",), powercut.hindrance),
-    "acknowledge-before-commit": Mutant(
-        lambda seed, name: crashpoints.attack(["commit"], 4, seed, name), ("lost", "doubled"), needs_strace
+    "synchronous-normal": Mutant(
+        lambda tally, seed, name: cuts.run(tally, 1, seed, name), ("lost",), powercut.hindrance
     ),
-    "kill-the-leader-only": Mutant(lambda seed, name: kills.run(5, seed, name), ("left over",)),
+    "acknowledge-before-commit": Mutant(
+        lambda tally, seed, name: crashpoints.attack(tally, ["commit"], 4, seed, name),
+        ("lost", "doubled"),
+        needs_strace,
+    ),
+    "kill-the-leader-only": Mutant(lambda tally, seed, name: kills.run(tally, 5, seed, name), ("left over",)),
     "ignore-outcome-files": Mutant(
-        lambda seed, name: cuts.run(3, seed, name, absent=True), ("lost",), powercut.hindrance
+        lambda tally, seed, name: cuts.run(tally, 3, seed, name, absent=True), ("lost",), powercut.hindrance
     ),
     "take-the-living-for-dead": Mutant(
-        lambda seed, name: crashpoints.attack(["commit"], 2, seed, name), ("doubled",), needs_strace
+        lambda tally, seed, name: crashpoints.attack(tally, ["commit"], 2, seed, name), ("doubled",), needs_strace
     ),
 }
 
 
-def attack(name: str, seed: int) -> Tally:
+def attack(tally: Tally, name: str, seed: int) -> None:
     """Break the product so, and attack it; what is wrong then is as it should be, and that nothing is is wrong."""
-    mutant, tally = MUTANTS[name], Tally()
-    found = mutant.attack(seed, name)
+    mutant, found = MUTANTS[name], Tally()
+    mutant.attack(found, seed, name)
     tally.fault(name)
-    tally.runs = found.runs
+    tally.runs += found.runs
     count = sum(map(found.count, mutant.noticed))
     tally.check("what is broken on purpose is noticed", other=[] if count else [f"{name}, seed {seed}"])
     tally.figures[f"mutant {name}"] = f"{count} {' or '.join(mutant.noticed)}"
-    return tally
 
 
-def run(rounds: int, seed: int) -> Tally:
+def run(tally: Tally, rounds: int, seed: int) -> None:
     """Try each of them so often."""
-    tally = Tally()
     for number in range(rounds):
         for name in MUTANTS:
-            tally.add(attack(name, seed + number))
-    return tally
+            attack(tally, name, seed + number)
 
 
 def hindrance() -> str | None:

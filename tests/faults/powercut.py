@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from tests.disks import mounted
 from tests.system.waiting import wait_for
 
 _EXT4_IOC_SHUTDOWN: Final = 0x8004587D  # _IOR('X', 125, __u32), linux/ext4.h
@@ -30,9 +31,6 @@ class Disk:
 
     def __init__(self, image: Path, place: Path) -> None:
         self._image, self._place, self._number = image, place, 0
-
-    def mount(self) -> None:
-        _run("mount", "-o", "loop", self._image, self._place)
 
     def cut(self) -> None:
         """Stop it without flushing: what was not fsynced is gone, and writes fail."""
@@ -55,7 +53,7 @@ class Disk:
         # What still holds the old one keeps its blocks.
         self._image.unlink()
         self._image = copy
-        self.mount()
+        _run("mount", "-o", "loop", copy, self._place)
 
     def _unmounted(self) -> bool:
         return subprocess.run(["umount", self._place], capture_output=True, check=False).returncode == 0
@@ -64,18 +62,13 @@ class Disk:
 @contextmanager
 def disk(place: Path, mebibytes: int = 96) -> Iterator[Disk]:
     """Make a file system and mount it at `place`, which is made too. Raises `CalledProcessError`."""
-    place.mkdir(mode=0o700)
     with tempfile.TemporaryDirectory(prefix="queuectl-disk-") as elsewhere:
         image = Path(elsewhere) / "image"
         _run("truncate", "-s", f"{mebibytes}M", image)
         _run("mkfs.ext4", "-q", "-F", image)
-        made = Disk(image, place)
-        made.mount()
-        try:
+        with mounted(place, "-o", "loop", image):
             place.chmod(0o700)
-            yield made
-        finally:
-            _run("umount", place)
+            yield Disk(image, place)
 
 
 @cache

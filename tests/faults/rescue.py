@@ -24,16 +24,15 @@ CONFIG: Final[dict[str, Any]] = {"workers": WORKERS, "max_lost": 1000, "shutdown
 _BATCH: Final = 20_000
 
 
-def run(rounds: int, seed: int) -> Tally:
+def run(tally: Tally, rounds: int, seed: int) -> None:
     """Kill so many workers; then restart a daemon that has 5,000 jobs for each of them, so a million in a long run."""
-    tally = rescues(rounds, seed)
-    tally.add(restarts(rounds * 5000))
-    return tally
+    rescues(tally, rounds, seed)
+    restarts(tally, rounds * 5000)
 
 
-def rescues(rounds: int, seed: int) -> Tally:
+def rescues(tally: Tally, rounds: int, seed: int) -> None:
     """Kill one worker after the other, all of them busy, and measure from each kill to the start of its job again."""
-    tally, luck, took = Tally(), random.Random(seed), list[float]()
+    luck, took = random.Random(seed), list[float]()
     with home() as place, LiveDaemon(place, **CONFIG) as daemon:
         witness = Witness(place / "witness")
         daemon.start()
@@ -55,11 +54,10 @@ def rescues(rounds: int, seed: int) -> Tally:
         tally.check(
             "the same jobs run as before", other=[] if set(running) == {f"n{n}" for n in range(WORKERS)} else [running]
         )
-        tally.runs = len(witness.lines())
+        tally.runs += len(witness.lines())
     shown = {"p50": percentile(took, 0.5), "p99": percentile(took, 0.99), "max": max(took)}
     told = ", ".join(f"{name} {value * 1000:.0f} ms" for name, value in shown.items())
     tally.figures[f"a killed worker's job runs again, of {len(took)} with all workers busy"] = told
-    return tally
 
 
 def _running(daemon: LiveDaemon, witness: Witness) -> dict[str, int]:
@@ -90,9 +88,8 @@ def _rescue(daemon: LiveDaemon, witness: Witness, job: str, worker: int) -> tupl
     return took, [before] if before and processes.look(last.pid) == before else []
 
 
-def restarts(count: int) -> Tally:
+def restarts(tally: Tally, count: int) -> None:
     """Store so many jobs, and measure from the start of a daemon to its first answer, after its end and its death."""
-    tally = Tally()
     with home() as place, LiveDaemon(place, workers=0) as daemon:
         daemon.start()
         daemon.stop()
@@ -109,7 +106,6 @@ def restarts(count: int) -> Tally:
             tally.fault(f"daemon {how} with many jobs")
         told = ", ".join(f"{seconds:.2f} s after it was {how}" for how, seconds in took.items())
         tally.figures[f"a daemon answers again with {count:,} jobs stored"] = told
-    return tally
 
 
 def fill(database: Path, count: int) -> None:

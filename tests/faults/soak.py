@@ -222,9 +222,9 @@ class Trouble:
         self._tally.fault("daemon stopped and started")
 
 
-def attack(seconds: float, seed: int) -> Tally:
+def attack(tally: Tally, seconds: float, seed: int) -> None:
     """Keep it busy for so long."""
-    tally, luck = Tally(), random.Random(seed)
+    luck = random.Random(seed)
     with home() as place, LiveDaemon(place, **CONFIG) as daemon:
         daemon.start()
         witness = Witness(place / "witness")
@@ -243,7 +243,6 @@ def attack(seconds: float, seed: int) -> Tally:
         judge = Judge(daemon, witness, load.ledger, tally)
         judge.look(f"after {seconds:.0f} s, seed {seed}")
         judge.end()
-    return tally
 
 
 def weigh(gauge: Gauge, tally: Tally) -> None:
@@ -280,9 +279,9 @@ def growing(lives: dict[int, list[Sample]]) -> float:
     return min(found, default=math.nan)
 
 
-def run(rounds: int, seed: int) -> Tally:
+def run(tally: Tally, rounds: int, seed: int) -> None:
     """Keep it busy for so many minutes."""
-    return attack(rounds * 60.0, seed)
+    attack(tally, rounds * 60.0, seed)
 
 
 SUITE: Final = Suite(

@@ -15,9 +15,8 @@ from tests.store.test_service_machine import Rules
 MACHINES: Final[dict[str, type[RuleBasedStateMachine]]] = {"verbs": Both, "rules": Rules}
 
 
-def run(rounds: int, seed: int) -> Tally:
+def run(tally: Tally, rounds: int, seed: int) -> None:
     """Live so many lives of each machine, of 50 steps."""
-    tally = Tally()
     chosen = settings(
         max_examples=rounds,
         stateful_step_count=50,
@@ -33,7 +32,6 @@ def run(rounds: int, seed: int) -> Tally:
             # The notes are the shortest history that shows it, by hypothesis.
             told = "; ".join([str(error)[:1000], *getattr(error, "__notes__", [])])
             tally.check(f"both stores do the same: {name}", other=[told[:4000]])
-    return tally
 
 
 def _counted(machine: type[RuleBasedStateMachine], tally: Tally) -> type[RuleBasedStateMachine]:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Concatenate, Final, Literal, NamedTuple, ParamSpec
 
+P = ParamSpec("P")
 # What may be wrong afterwards: a job that is gone or whose result is, one that ran or is there twice, something that
 # still runs or lies about though its job is over; and everything else.
 Kind = Literal["lost", "doubled", "left over", "other"]
@@ -30,7 +31,7 @@ class Wrong(NamedTuple):
 
 @dataclass
 class Tally:
-    """What was done, and what was found. Suites count into it; tallies of several rounds add up."""
+    """What was done, and what was found so far. Attacks count into it as they go."""
 
     # How often each kind of fault was injected.
     faults: Counter[str] = field(default_factory=Counter)
@@ -58,20 +59,13 @@ class Tally:
     def count(self, kind: Kind) -> int:
         return sum(wrong.kind == kind for wrong in self.wrong)
 
-    def add(self, other: Tally) -> None:
-        self.faults += other.faults
-        self.runs += other.runs
-        self.wrong += other.wrong
-        self.checks += other.checks
-        self.figures |= other.figures
-
 
 class Suite(NamedTuple):
     name: str
     # What it does, in one line.
     line: str
-    # Does so many rounds and returns what came of them; the same seed draws the same faults.
-    run: Callable[[int, int], Tally]
+    # Does so many rounds, and counts into the tally as it goes; the same seed draws the same faults.
+    run: Callable[[Tally, int, int], None]
     # How many rounds are a long run, and what a round is.
     rounds: int
     unit: str
@@ -81,6 +75,13 @@ class Suite(NamedTuple):
 
 def needs_strace() -> str | None:
     return None if shutil.which("strace") else "needs strace"
+
+
+def tallied(attack: Callable[Concatenate[Tally, P], None], *args: P.args, **kwargs: P.kwargs) -> Tally:
+    """Run an attack; return what came of it."""
+    tally = Tally()
+    attack(tally, *args, **kwargs)
+    return tally
 
 
 def clean(tally: Tally, *, faults: int = 1) -> Tally:

@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 
 from tests.faults import __main__ as command
-from tests.faults.suite import Suite, Tally, clean
+from tests.faults.suite import Suite, Tally, clean, tallied
 from tests.readme_block import insert
 
 
 def suite(name: str, *wrong: str, faults: int = 3) -> Suite:
-    def run(rounds: int, seed: int) -> Tally:
-        tally = Tally(runs=rounds)
+    def run(tally: Tally, rounds: int, seed: int) -> None:
+        tally.runs += rounds
         tally.fault(f"seed {seed}", faults)
         tally.check("all is well", lost=wrong)
         tally.figures["speed"] = "fine"
-        return tally
 
     return Suite(name, f"does {name}", run, rounds=1000, unit="times")
 
 
-def broken(_rounds: int, _seed: int) -> Tally:
+def broken(tally: Tally, _rounds: int, _seed: int) -> None:
+    tally.fault("thrown out of order")
     raise ValueError("out of order")
 
 
@@ -71,6 +71,7 @@ def test_an_attack_that_ends_early_counts_as_wrong_and_the_others_are_run(call, 
 
     out = capsys.readouterr().out
     assert "WRONG: other: the attack ended early: ValueError: out of order" in out
+    assert "odd: 1 thrown out of order" in out
     assert "kills" in out
 
 
@@ -115,7 +116,11 @@ def test_an_unknown_suite_is_refused(call, capsys) -> None:
 
 @pytest.mark.parametrize(
     "tally",
-    [suite("x", "job a").run(1, 1), suite("x", faults=0).run(1, 1), Tally(faults=suite("x").run(1, 1).faults)],
+    [
+        tallied(suite("x", "job a").run, 1, 1),
+        tallied(suite("x", faults=0).run, 1, 1),
+        Tally(faults=tallied(suite("x").run, 1, 1).faults),
+    ],
     ids=["wrong", "without a fault", "without a look"],
 )
 def test_a_tally_is_clean_only_if_something_was_done_and_looked_at_and_nothing_was_wrong(tally: Tally) -> None:

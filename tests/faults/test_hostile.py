@@ -8,29 +8,29 @@ import pytest
 
 from tests.faults import clients, hostilejobs, impostors, soak
 from tests.faults.requests import owed
-from tests.faults.suite import clean
+from tests.faults.suite import clean, tallied
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_each_line_that_a_client_sends_is_answered_once_and_others_do_not_notice() -> None:
-    clean(clients.attack(1000, seed=1, storms=0.05))
+    clean(tallied(clients.attack, 1000, seed=1, storms=0.05))
 
 
 @pytest.mark.skipif(hostilejobs.hindrance() is not None, reason=hostilejobs.hindrance() or "")
 @pytest.mark.parametrize("cgroups", ["auto", "off"])
 def test_whatever_a_job_does_its_end_is_recorded_and_nothing_of_it_stays(cgroups: str) -> None:
-    clean(hostilejobs.attack(1, long=False, cgroups=cgroups), faults=len(hostilejobs.DEEDS))
+    clean(tallied(hostilejobs.attack, 1, long=False, cgroups=cgroups), faults=len(hostilejobs.DEEDS))
 
 
 def test_strangers_on_the_socket_of_the_workers_change_nothing() -> None:
-    tally = clean(impostors.attack(1, seed=1))
+    tally = clean(tallied(impostors.attack, 1, seed=1))
 
     assert int(tally.figures["tales told"]) > 0
 
 
 def test_what_daemon_and_workers_use_is_bounded_under_a_mixed_load() -> None:
-    clean(soak.attack(12, seed=1), faults=4)
+    clean(tallied(soak.attack, 12, seed=1), faults=4)
 
 
 # What the attacks judge by.

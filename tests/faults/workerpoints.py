@@ -98,9 +98,9 @@ def _idle(wire: Wire) -> int | None:
     return next((int(one["pid"]) for one in workers if one["phase"] == "idle"), None)
 
 
-def attack(kinds: Iterable[str], rounds: int, seed: int) -> Tally:
+def attack(tally: Tally, kinds: Iterable[str], rounds: int, seed: int) -> None:
     """Let workers die at up to `rounds` calls of each of these kinds, of `BESIDE` and `ALONE`."""
-    tally, luck = Tally(), random.Random(seed)
+    luck = random.Random(seed)
     with home() as place, LiveDaemon(place, **CONFIG) as daemon:
         daemon.start()
         all_ = Rounds(daemon, tally)
@@ -113,12 +113,11 @@ def attack(kinds: Iterable[str], rounds: int, seed: int) -> Tally:
                 if not all_.survives(killing(calls, number), alone=alone):
                     tally.fault(f"worker at {kind}")
         tally.runs += sum(line.what == "start" for line in all_.witness.lines())
-    return tally
 
 
-def run(rounds: int, seed: int) -> Tally:
+def run(tally: Tally, rounds: int, seed: int) -> None:
     """Let workers die at up to so many calls of each kind."""
-    return attack([*BESIDE, *ALONE], rounds, seed)
+    attack(tally, [*BESIDE, *ALONE], rounds, seed)
 
 
 SUITE: Final = Suite(

@@ -17,7 +17,7 @@ from queuectld.config import Holder, load
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.domain.policy import Policy
 from queuectld.host.ledger import Ledger
-from queuectld.protocol.replies import Isolation, Loop, WorkerView
+from queuectld.protocol.replies import Isolation, LoopView, WorkerView
 from queuectld.server.desk import Desk, Facts
 from queuectld.server.server import Server
 from queuectld.service.attempts import Circumstances, Offer, claim_for, finish
@@ -83,8 +83,8 @@ class FakeVigil:
 
     stuck = False
 
-    def loop(self) -> Loop:
-        return Loop(lag=0.0, max_lag=0.0, stalls=0)
+    def loop(self) -> LoopView:
+        return LoopView(lag=0.0, max_lag=0.0, stalls=0)
 
     def problems(self) -> list[str]:
         return []
@@ -202,6 +202,11 @@ class Rig:
             client.greeting = client.receive()
         return client
 
+    def connect_tcp(self) -> Client:
+        """Open a connection to the port that the kernel has chosen."""
+        listening, _ = self.server._tcp
+        return Client(socket.create_connection(listening.getsockname()))
+
 
 class Client:
     """A client that speaks raw lines."""
@@ -218,10 +223,6 @@ class Client:
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(path)
         return cls(sock)
-
-    @classmethod
-    def tcp(cls, address: tuple[str, int]) -> Client:
-        return cls(socket.create_connection(address))
 
     def close(self) -> None:
         self.file.close()

@@ -29,6 +29,7 @@ from queuectld.supervisor.linux import LinuxMachine
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.supervisor import Supervisor
 from queuectld.supervisor.world import World
+from tests import cgroup_place
 from tests.system import processes
 
 
@@ -58,6 +59,7 @@ class Rig:
         self.state = open_state_dir(self.home / "state")
         store = self.ledger.uuid
         machine = LinuxMachine(self.state, store, environ=os.environ.copy(), files=raise_file_limit())
+        self.cgroup = machine.isolation.cgroup
         world = World(
             machine=machine,
             files=StateFiles(self.state, store),
@@ -75,7 +77,13 @@ class Rig:
         if not self.over:
             await self.stop("now")
         if error is not None:
-            processes.end(self.home)
+            self.clean()
+
+    def clean(self) -> None:
+        """End by force what outlives it."""
+        processes.end(self.home)
+        if self.cgroup is not None:
+            cgroup_place.end(self.cgroup)
 
     async def stop(self, mode: Any) -> float:
         """End it; return the seconds that it took."""

@@ -13,7 +13,7 @@ import pytest
 from queuectld.protocol.replies import Isolation
 from queuectld.supervisor import groups
 from queuectld.supervisor.groups import Groups, end, find_groups
-from queuectld.supervisor.kept import KeptProcesses, Spared
+from queuectld.supervisor.kept import KeptProcesses, Spared, prune_of_others
 from queuectld.upkeep.ending import end_all
 from queuectld.worker import cgroups, kept, procfs
 from tests import cgroup_place
@@ -287,6 +287,19 @@ def test_what_is_kept_is_forgotten_when_nothing_of_it_lives(memory, tmp_path, ro
 
     assert memory.tokens() == frozenset()
     assert not cgroup_place.there(f"{root}/7")
+
+
+def test_what_an_earlier_store_of_the_same_place_kept_is_forgotten_when_nothing_of_it_lives(tmp_path):
+    directory = tmp_path / kept.DIRECTORY
+    directory.mkdir()
+    start = procfs.stat(os.getpid()).start
+    for name, since in (("0ld.7", start), ("0ld.8", start + 1), (f"{STORE}.9", start + 1), (".0ld.10", start + 1)):
+        (directory / name).write_bytes(msgspec.json.encode(kept.Kept(BOOT, ((os.getpid(), since),))))
+    (directory / "other.11").write_text("[]")
+
+    prune_of_others(tmp_path, STORE, BOOT)
+
+    assert sorted(path.name for path in directory.iterdir()) == sorted(["0ld.7", f"{STORE}.9", ".0ld.10", "other.11"])
 
 
 def test_files_that_are_no_list_of_what_is_kept_are_left_alone(memory, tmp_path):

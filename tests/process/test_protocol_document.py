@@ -17,7 +17,7 @@ from queuectld.protocol.words import ERROR_CODES, OPERATIONS, REASONS, STATES
 from queuectld.service.output_files import output_base
 from queuectld.service.views import WAITING_WORDS
 from queuectld.worker.output import Output
-from tests.process.server_rig import Client, Rig
+from tests.process.server_rig import Rig
 
 DOCUMENT = (Path(queuectld.protocol.__path__[0]) / "PROTOCOL.md").read_text()
 BLOCKS = re.findall(r"^```(transcript\S*)\n(.*?)^```", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -94,10 +94,8 @@ def test_an_example_of_the_document_is_true(tmp_path, kind, transcript):
     token_file.chmod(0o600)
     environ = {"QUEUECTLD_TCP": "127.0.0.1:0", "QUEUECTLD_TOKEN_FILE": str(token_file)}
     with Rig(tmp_path, environ=environ if kind == "transcript-tcp" else {}) as rig:
-        if kind == "transcript-tcp":
-            client = Client.tcp(rig.server.tcp_address)
-        else:
-            client = rig.connect(greeted='"queuectld"' not in transcript)
+        greeted = '"queuectld"' not in transcript
+        client = rig.connect_tcp() if kind == "transcript-tcp" else rig.connect(greeted=greeted)
         try:
             run(rig, transcript, client)
         finally:

@@ -14,25 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from queuectld.errors import BadConfigError, StoreLockedError
+from queuectld.errors import BadConfigError, DiskFullError, StoreLockedError
 from queuectld.protocol.words import INFLIGHT_LIMIT
 from queuectld.server.budget import Budget, Share
 from queuectld.server.server import Server
+from queuectld.server.under_way import UnderWay
 from tests.process.server_rig import Client, Rig
 from tests.system.waiting import wait_for
 
 TOKEN = "a-token-of-more-than-16-characters"
-
-
-@pytest.fixture
-def rig(tmp_path):
-    with Rig(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-def client(rig):
-    return rig.connect()
 
 
 @pytest.fixture
@@ -288,7 +278,7 @@ def test_no_line_kills_the_connection(rig, data):
 
 
 def test_over_tcp_nothing_is_answered_before_the_token(tcp):
-    client = Client.tcp(tcp.server.tcp_address)
+    client = tcp.connect_tcp()
     assert client.receive()["authenticate"] is True
 
     assert client.error(op="status")["code"] == "unauthenticated"
@@ -298,7 +288,7 @@ def test_over_tcp_nothing_is_answered_before_the_token(tcp):
 
 
 def test_a_wrong_token_is_refused_and_the_connection_ends(tcp):
-    client = Client.tcp(tcp.server.tcp_address)
+    client = tcp.connect_tcp()
     client.receive()
 
     assert client.error(op="hello", token="wrong")["code"] == "unauthenticated"
@@ -308,7 +298,7 @@ def test_a_wrong_token_is_refused_and_the_connection_ends(tcp):
 
 
 def test_the_right_token_opens_everything(tcp):
-    client = Client.tcp(tcp.server.tcp_address)
+    client = tcp.connect_tcp()
     client.receive()
 
     assert client.ok(op="hello", token=TOKEN)["user"]
@@ -318,7 +308,7 @@ def test_the_right_token_opens_everything(tcp):
 
 
 def test_who_shows_no_token_in_time_is_sent_away(tcp):
-    client = Client.tcp(tcp.server.tcp_address)
+    client = tcp.connect_tcp()
     client.receive()
 
     with pytest.raises((EOFError, ConnectionResetError)):
@@ -492,3 +482,111 @@ def test_what_is_staged_is_bounded_over_all_connections_and_freed_with_each(rig,
     wait_for(lambda: "ok" in second.ask(op="stage", key="a", data="x" * 700_000), "there is room again")
     second.add(stdin={"staged": "a"})
     assert rig.connect().ok(op="stage", key="a", data="x" * 700_000)
+
+
+def test_what_is_staged_and_taken_up_counts_until_it_is_stored_though_its_client_leaves(rig, client):
+    gate = hold_up_the_store(rig)
+    client.ok(op="stage", key="a", jobs=[{"command": "true"}] * 600)
+    client.send(op="enqueue", staged="a")
+    wait_for(lambda: rig.call(lambda: rig.desk.ledger.progress[0]) == 2, "it is under way")
+
+    rig.call(lambda: next(iter(rig.server._sessions)).abort())
+    wait_for(lambda: not rig.call(lambda: rig.server._sessions), "it is gone")
+
+    assert rig.call(lambda: rig.server._staged.total) > 600 * 18
+    gate.set()
+    wait_for(lambda: rig.call(lambda: rig.server._staged.total) == 0, "nothing is in use")
+
+
+def test_what_was_staged_for_a_request_that_could_not_begin_is_forgotten_with_its_connection(rig, client):
+    gate = hold_up_the_store(rig)
+    client.ok(op="stage", key="a", jobs=[{"command": "true"}] * 600)
+    client.send(op="enqueue", jobs=[{"command": "true"}])
+    client.send(op="enqueue", staged="a")
+    session = next(iter(rig.call(lambda: set(rig.server._sessions))))
+    wait_for(lambda: rig.call(lambda: session._held) is not None, "it waits for the one before")
+
+    client.close()
+    gate.set()
+
+    wait_for(lambda: rig.call(lambda: rig.server._staged.total) == 0, "nothing is in use")
+
+
+def test_large_requests_of_many_connections_wait_for_one_another_and_none_is_lost(rig, monkeypatch):
+    monkeypatch.setattr(rig.server, "_under_way", UnderWay(Share(user=150_000, everybody=150_000)))
+    gate = hold_up_the_store(rig)
+    clients = [rig.connect() for _ in range(4)]
+    large = [{"command": "true", "note": "x" * 2000}] * 10
+
+    for client in clients:
+        for _ in range(5):
+            client.send(op="enqueue", jobs=large)
+    wait_for(lambda: rig.call(lambda: sum(session._crowded for session in rig.server._sessions)) == 3, "three wait")
+
+    # Of 20,000 bytes each, behind what holds the store up.
+    assert rig.call(lambda: rig.desk.ledger.progress[0]) == 1 + 7
+    assert "ok" in rig.connect().ask(op="ping")
+    gate.set()
+    for client in clients:
+        assert all(len(client.receive()["ok"]["jobs"]) == 10 for _ in range(5))
+
+
+def test_a_long_request_for_a_stream_counts_for_as_long_as_the_stream_lasts(rig, client):
+    job = client.add("sleep 1000", delay=3600)
+    number = client.send(op="wait", select={"ids": [job] * 4000})
+
+    wait_for(lambda: rig.call(lambda: rig.server._traffic.total) > 4000 * len(job), "it is taken down")
+    client.ok(op="ping")
+    client.send(op="stop", stream=number)
+    for _ in range(2):
+        client.receive()
+
+    wait_for(lambda: client.ok(op="ping") and rig.call(lambda: rig.server._traffic.total) == 0, "it is forgotten")
+
+
+def test_others_are_served_between_the_parts_of_many_jobs(rig, client):
+    other = rig.connect()
+    gate = hold_up_the_store(rig)
+    number = client.send(op="enqueue", jobs=[{"command": "true"}] * 9000)
+    wait_for(lambda: rig.call(lambda: rig.desk.ledger.progress[0]) == 2, "the first part is under way")
+    other.send(op="enqueue", jobs=[{"id": "little", "command": "true"}])
+    wait_for(lambda: rig.call(lambda: rig.desk.ledger.progress[0]) == 3, "somebody else asks for little")
+
+    gate.set()
+    reply = client.receive()
+
+    assert reply["id"] == number
+    assert len({one["id"] for one in reply["ok"]["jobs"]}) == 9000
+    assert "ok" in other.receive()
+    assert rig.do(lambda store: store.get("little")).seq <= 2001
+
+
+@pytest.mark.parametrize("key", [None, "key-1"])
+def test_of_many_jobs_those_are_told_that_did_not_fit_on_the_disk_and_the_same_request_goes_on(rig, client, key):
+    write, calls = rig.desk.ledger.write, []
+
+    async def full_for_a_while(work, *, sheds=False, **options):
+        calls.extend([work] * sheds)
+        if sheds and len(calls) in (3, 4):
+            raise DiskFullError
+        return await write(work, sheds=sheds, **options)
+
+    rig.desk.ledger.write = full_for_a_while
+    jobs = [{"command": "true"}] * 7000
+
+    reply = client.ok(op="enqueue", jobs=jobs, request=key)
+
+    assert len(reply["jobs"]) == 4000
+    assert [one["index"] for one in reply["refused"]] == list(range(4000, 7000))
+    assert {one["code"] for one in reply["refused"]} == {"disk_full"}
+    assert client.ok(op="count", select={})["total"] == 4000
+    if key is None:
+        # Nothing of it was stored: it is refused as a whole.
+        assert client.error(op="enqueue", jobs=jobs)["code"] == "disk_full"
+        return
+    calls.append(None)
+    again = client.ok(op="enqueue", jobs=jobs, request=key)
+    assert [one["created"] for one in again["jobs"]] == [False] * 4000 + [True] * 3000
+    assert [one["id"] for one in again["jobs"]][:4000] == [one["id"] for one in reply["jobs"]]
+    assert again["refused"] == []
+    assert client.ok(op="count", select={})["total"] == 7000

@@ -5,7 +5,6 @@ import time
 import pytest
 
 from queuectld.errors import CheckFailedError
-from tests.process.server_rig import Rig
 
 BAD_JOBS = [
     ({}, "bad_request", "$.jobs[0].command"),
@@ -20,17 +19,6 @@ BAD_JOBS = [
     ({"command": "true", "stdin": {"staged": "x"}}, "bad_request", "$.jobs[0].stdin.staged"),
     ("true", "bad_request", "$.jobs[0]"),
 ]
-
-
-@pytest.fixture
-def rig(tmp_path):
-    with Rig(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-def client(rig):
-    return rig.connect()
 
 
 def test_the_server_speaks_first(client):

@@ -12,17 +12,6 @@ from tests.process.server_rig import Rig
 from tests.system.waiting import wait_for
 
 
-@pytest.fixture
-def rig(tmp_path):
-    with Rig(tmp_path) as rig:
-        yield rig
-
-
-@pytest.fixture
-def client(rig):
-    return rig.connect()
-
-
 class Running:
     """A job that runs, as far as the server can tell, and what its worker keeps of its output."""
 
@@ -359,11 +348,12 @@ def test_the_answer_to_a_wait_for_many_counts_them_and_names_the_first_thousand(
 
 
 def test_jobs_that_end_while_their_waiter_does_not_look_are_told_in_their_order(rig, client):
-    ids = [client.add() for _ in range(1200)]
-    stream = client.send(op="wait", select={"ids": ids})
-    client.send(op="ping")
-    client.receive()
+    *ids, last = (client.add() for _ in range(1201))
+    stream = client.send(op="wait", select={"ids": [*ids, last]})
     other = rig.connect()
+    other.ok(op="cancel", select={"ids": [last]}, no_wait=True)
+    # By then it knows of all of them.
+    assert client.receive()["event"]["id"] == last
     for first in (600, 0):
         other.ok(op="cancel", select={"ids": ids[first : first + 600]}, no_wait=True)
 

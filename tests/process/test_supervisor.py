@@ -304,7 +304,7 @@ def test_what_cannot_be_killed_holds_up_neither_the_daemons_end_nor_its_threads(
             names = [f"j{number}" for number in range(8)]
             await rig.add(*names, command=LONG)
             workers = [await rig.running(name) for name in names]
-            immortal = procfs.Stat(1, "immortal", "D", 0, 1, 1, 0, 0)
+            immortal = procfs.Stat(1, "immortal", "D", 0, 1, 1, 0)
             rounds = []
 
             async def tried_again():
@@ -318,11 +318,11 @@ def test_what_cannot_be_killed_holds_up_neither_the_daemons_end_nor_its_threads(
 
             assert await asyncio.wait_for(asyncio.to_thread(lambda: "a thread is free"), 5)
             assert await rig.stop("now") < 2
+            # Their commands have come to us.
+            rig.clean()
+            Children().reap()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
-    # Their commands have come to us.
-    processes.end(home)
-    Children().reap()
 
 
 def test_a_job_is_rescued_though_the_host_could_not_be_looked_at_once(play, monkeypatch):
@@ -381,6 +381,7 @@ def test_an_outcome_that_cannot_be_recorded_before_the_daemon_ends_is_kept_by_it
             await asyncio.sleep(0.1)
             await rig.stop("now")
             await until(lambda: filed(rig), "the outcome is in a file")
+            rig.clean()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))
 

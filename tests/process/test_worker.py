@@ -30,17 +30,6 @@ from queuectld.worker import procfs
 from tests.process.fake_daemon import PATIENCE, STORE, FakeDaemon, alive, until
 
 
-@pytest.fixture
-def daemon(tmp_path):
-    """A daemon with one worker that waits for work."""
-    daemon = FakeDaemon(tmp_path)
-    try:
-        daemon.start_worker()
-        yield daemon
-    finally:
-        daemon.clean_up()
-
-
 def pid_in(path):
     """Return the process number that a command writes to a file, once it is there whole."""
     return int(until(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text(), str(path)))

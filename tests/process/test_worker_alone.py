@@ -28,17 +28,13 @@ from queuectld.protocol.worker_messages import (
 )
 from queuectld.upkeep import ending
 from queuectld.worker import procfs
-from tests.process.fake_daemon import PATIENCE, STORE, FakeDaemon, alive, until
+from tests.process.fake_daemon import PATIENCE, STORE, alive, until
 
 
 @pytest.fixture
-def daemon(tmp_path):
+def daemon(fake_daemon):
     """A daemon, no worker yet."""
-    daemon = FakeDaemon(tmp_path)
-    try:
-        yield daemon
-    finally:
-        daemon.clean_up()
+    return fake_daemon
 
 
 def wait_for_go(daemon):

@@ -33,15 +33,11 @@ def root():
 
 
 @pytest.fixture
-def daemon(tmp_path, root):
+def daemon(root, fake_daemon):
     """A daemon with one worker that lives in a cgroup of its own."""
-    daemon = FakeDaemon(tmp_path)
-    try:
-        daemon.start_worker(cgroups=root)
-        until(lambda: cgroups.members(enclosure(daemon)), "the worker has a cgroup of its own")
-        yield daemon
-    finally:
-        daemon.clean_up()
+    fake_daemon.start_worker(cgroups=root)
+    until(lambda: cgroups.members(enclosure(fake_daemon)), "the worker has a cgroup of its own")
+    return fake_daemon
 
 
 def enclosure(daemon):

@@ -22,17 +22,6 @@ HOLD = "import os, signal; held = b'x' * ({mib} << 20); print('held', flush=True
 BURN = "while True: pass"
 
 
-@pytest.fixture
-def daemon(tmp_path):
-    """A daemon with one worker that waits for work."""
-    daemon = FakeDaemon(tmp_path)
-    try:
-        daemon.start_worker()
-        yield daemon
-    finally:
-        daemon.clean_up()
-
-
 def run_python(daemon, program, **fields):
     daemon.start(sys.executable, "-c", program, **fields)
     return daemon.end()

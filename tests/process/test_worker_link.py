@@ -7,7 +7,7 @@ import pytest
 from queuectld.protocol import codec
 from queuectld.protocol.worker_messages import Beat, Ended, Exit, Outcome, OutputGrown, Reason, decode_from_worker
 from queuectld.worker import procfs
-from queuectld.worker.link import Link
+from queuectld.worker.link import DaemonLink
 
 ENDED = [
     Ended(token, Outcome(reason=Reason.EXITED, ended_at=1.0, exit_code=0, message="x" * 1000)) for token in range(2000)
@@ -18,7 +18,7 @@ ENDED = [
 def ends(tmp_path):
     """A link and the daemon's end of it."""
     with procfs.bind_unix(str(tmp_path), "worker.sock") as listener:
-        link = Link(str(tmp_path))
+        link = DaemonLink(str(tmp_path))
         daemon, _ = listener.accept()
         with daemon:
             yield link, daemon
@@ -77,14 +77,14 @@ def test_long_paths_are_no_obstacle(tmp_path):
     deep.mkdir(parents=True)
 
     with procfs.bind_unix(str(deep), "worker.sock"):
-        Link(str(deep)).close()
+        DaemonLink(str(deep)).close()
 
     assert (deep / "worker.sock").stat().st_mode & 0o777 == 0o600
 
 
 def test_nobody_listening_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
-        Link(str(tmp_path))
+        DaemonLink(str(tmp_path))
     procfs.bind_unix(str(tmp_path), "worker.sock").close()
     with pytest.raises(ConnectionRefusedError):
-        Link(str(tmp_path))
+        DaemonLink(str(tmp_path))

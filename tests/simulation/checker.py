@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from queuectld.domain.attempt import Attempt, Reason
+from queuectld.domain.attempt import NOT_THE_JOBS_FAULT, Attempt, Reason
 from queuectld.domain.job import FINAL, WAITING, Job, State
 from queuectld.domain.transitions import NEXT, Event
+from queuectld.errors import WrongStateError
 from queuectld.protocol import worker_messages as wire
+from queuectld.service.attempts import Ending
 from queuectld.store.base import Entry
+from tests.simulation.figures import RULES
 
 if TYPE_CHECKING:
+    from tests.simulation.host import Process
     from tests.simulation.world import World
 
-RULES: Final = {
-    1: "no job lost",
-    2: "no phantom",
-    3: "one live attempt",
-    4: "fencing",
-    5: "one outcome",
-    6: "counters only grow",
-    7: "legal moves only",
-    8: "order",
-    9: "limits",
-    10: "not before",
-    11: "answer after effect",
-    12: "output complete",
-    13: "nothing left",
-    14: "secrets stay",
-}
 SECRET: Final = "s3cr3t"
 _MOVES: Final = frozenset(event.value for event in Event)
 
@@ -45,8 +33,7 @@ class Checker:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.rules: Counter[int] = Counter()
-        self.moves: Counter[tuple[State, Event]] = Counter()
+        self._figures = world.figures
         self.jobs: dict[int, Job] = {}
         self.attempts: dict[int, Attempt] = {}
         self._states: dict[int, State] = {}
@@ -58,13 +45,18 @@ class Checker:
         self.acknowledged: dict[int, str] = {}
         # The latest that the wall clock ever was: what was due then may start, wherever it was set since.
         self.latest = 0.0
-        # How many attempts may live, as of the submission of what runs in the store.
-        self.allowed = 0
+        # How many attempts may live, and which do not count, as of the submission of what runs in the store.
+        self.bound: tuple[int, frozenset[int]] = (0, frozenset())
+        # Attempts lost one after the other, by job.
+        self._losses: Counter[int] = Counter()
 
     def hold(self, rule: int, holds: bool, what: str) -> None:  # noqa: FBT001 - the condition itself
-        self.rules[rule] += 1
+        self._figures.rule(rule)
         if not holds:
-            raise BrokenRuleError(f"rule {rule}, {RULES[rule]}: {what}")
+            error = BrokenRuleError(f"rule {rule}, {RULES[rule]}: {what}")
+            # Told to the world as well: whoever is in between may take it for an error of a request.
+            self._world.fail(error)
+            raise error
 
     # In the store.
 
@@ -77,8 +69,9 @@ class Checker:
             if other.state in WAITING and other.due <= now and (other.rank, other.seq) < (job.rank, job.seq)
         ]
         self.hold(8, not before, f"{job.id} starts before {before}")
-        live = len([one for one in store._attempts.values() if one.live])
-        self.hold(9, live <= self.allowed, f"{live} attempts live, {self.allowed} may")
+        most, lent = self.bound
+        live = [one.token for one in store._attempts.values() if one.live and one.token not in lent]
+        self.hold(9, len(live) <= most, f"{live} live, where {most} may, beside {set(lent)}")
         self.hold(10, job.due <= self.latest, f"{job.id} starts at {now}, and is due at {job.due}")
         self.hold(10, job.cancel_requested is None, f"{job.id} starts, although its cancel is stored")
         self.hold(6, attempt.token > self._last_token or attempt.token not in self.attempts, "a token comes again")
@@ -87,12 +80,9 @@ class Checker:
         """What the store holds is durable now."""
         store = self._world.store
         number = self._last_entry + 1
-        revived: set[int] = set()
         moved: dict[int, list[Entry]] = {}
         while (entry := store._entries.get(number)) is not None:
             self._entry(entry)
-            if entry.event == Event.REVIVE.value and entry.seq is not None:
-                revived.add(entry.seq)
             moved.setdefault(entry.seq or 0, []).append(entry)
             self._last_entry = number
             number += 1
@@ -119,8 +109,9 @@ class Checker:
         event, was = Event(entry.event), self._states[seq]
         self.hold(7, entry.was == was, f"{entry.job} was {was}, its event says {entry.was}")
         self.hold(7, NEXT[was].get(event) == entry.state, f"{entry.job}: {was} to {entry.state} by {event}")
-        self.moves[was, event] += 1
+        self._figures.move(was, event)
         self._states[seq] = NEXT[was][event]
+        self._judged(entry, was, event)
         if event is Event.COMPLETE:
             self.hold(5, seq not in self._completed, f"{entry.job} completes twice")
             self._completed.add(seq)
@@ -128,6 +119,42 @@ class Checker:
             self._completed.discard(seq)
         elif was in FINAL:
             self.hold(5, event in {Event.DISCARD, Event.UNDELETE}, f"{entry.job} leaves {was} by {event}")
+
+    def _judged(self, entry: Entry, was: State, event: Event) -> None:
+        """What the end of an attempt means for its job, counted here once more."""
+        seq = entry.seq or 0
+        if event is Event.REVIVE and was is not State.FAILED:
+            self._losses[seq] = 0
+        if was is not State.PROCESSING:
+            return
+        attempt = self._world.store._attempts[entry.token or 0]
+        assert attempt.outcome is not None
+        self._figures.end(attempt.outcome.reason)
+        if event is Event.COMPLETE or attempt.outcome.reason not in NOT_THE_JOBS_FAULT | {Reason.CANCELLED}:
+            self._losses[seq] = 0
+        elif event is not Event.CANCEL:
+            self._given_back(attempt, event)
+
+    def _given_back(self, attempt: Attempt, event: Event) -> None:
+        """An attempt ended that says nothing about its job, unless that is dangerous, or must not run twice."""
+        outcome, host = attempt.outcome, self._world.host
+        assert outcome is not None
+        lost, rebooted = outcome.reason is Reason.LOST, attempt.boot_id != host.boot_id
+        once = self._world.store._jobs[attempt.job].spec.rerun == "never"
+        began = lost or (outcome.reason is Reason.INTERRUPTED and outcome.pid is not None)
+        self._losses[attempt.job] += lost and not rebooted
+        poison = lost and not rebooted and self._losses[attempt.job] >= self._world.policy.max_lost
+        right = Event.BURY if poison or (once and began) else Event.REQUEUE
+        what = f"{event} after {outcome.reason} ({self._losses[attempt.job]} in a row, rerun {not once})"
+        self.hold(6, event is right, f"{attempt.token}: {what}")
+        for so, case in (
+            (poison, "poison: lost so often in a row that the job is dead"),
+            (once and began and not poison, "`rerun = never`: dead, for it may have begun"),
+            (once and not began, "`rerun = never`: given back, for it cannot have begun"),
+            (lost and rebooted, "the host goes down under an attempt: that says nothing against the job"),
+        ):
+            if so:
+                self._figures.case(case)
 
     def _job(self, job: Job, moved: list[Entry]) -> None:
         was = self.jobs.get(job.seq)
@@ -183,7 +210,7 @@ class Checker:
             self.hold(5, worker is None, f"{attempt.token} counts as lost, and its worker lives")
         if outcome.output_unknown:
             filed = world.disk.outcomes.get(attempt.token)
-            held = filed is not None and filed.reason is not outcome.reason and world.filed_before_look(attempt.token)
+            held = filed is not None and filed.reason is not outcome.reason
             self.hold(1, not held, f"{attempt.token} counts as {outcome.reason}, and its outcome lies on the disk")
 
     # Outside of it.
@@ -203,7 +230,15 @@ class Checker:
                 same = other.job == attempt.job
                 what = f"{process.role} of {process.token} lives while {token} of the same job starts"
                 self.hold(3, not same, what)
-        self.rules[3] += 1
+        self._figures.rule(3)
+
+    def slain(self, process: Process) -> None:
+        """The daemon kills what it takes for the rest of an attempt whose worker is dead."""
+        attempt = self.attempts.get(process.token or 0)
+        worker = attempt and self._world.host.find(attempt.worker_pid, attempt.worker_start)
+        what = f"{process.pid} {process.role} of {process.token} is killed"
+        self.hold(13, attempt is not None and worker is None, f"{what}, whose worker lives")
+        self.hold(13, not process.kept, f"{what}, which is to be kept")
 
     def said(self, message: wire.ToWorker) -> None:
         """The daemon tells a worker something."""
@@ -221,10 +256,22 @@ class Checker:
                 stale = attempt is None or not attempt.live
                 self.hold(4, stale, f"`stale` of {token}, which is live")
 
-    def late_answer(self, ending: Any) -> None:
-        """The answer to a report that came too late."""
-        if not isinstance(ending, BaseException):
-            self.hold(4, not ending.recorded and ending.job is None, "a late report counts")
+    def refused(self, state: State, event: Event, error: Exception) -> None:
+        """Somebody asked for a move, and was told that it cannot be."""
+        if event not in NEXT[state]:
+            self._figures.move(state, event, refused=True)
+        else:
+            self.hold(
+                7, not isinstance(error, WrongStateError), f"{event} of a job that is {state} is refused: {error}"
+            )
+
+    def late(self, state: State, event: Event, ending: Ending) -> None:
+        """A report came of an attempt that ended long ago, of a job that is in this state now."""
+        self.hold(
+            4, not ending.recorded and ending.job is None, f"a late report counts: {event} of a job that is {state}"
+        )
+        if event not in NEXT[state]:
+            self._figures.move(state, event, refused=True)
 
     def unfiled(self, token: int) -> None:
         """The daemon removes the file of an outcome."""
@@ -249,7 +296,22 @@ class Checker:
         twins = Counter(job.spec.command for job in self._world.store._jobs.values())
         self.hold(2, all(count == 1 for count in twins.values()), f"{twins}")
 
-    def logged(self, text: object) -> None:
+    def logged(self, event: str, fields: dict[str, object]) -> None:
         """Something is logged."""
-        if isinstance(text, str):
-            self.hold(14, SECRET not in text, f"a secret in the log: {text}")
+        for text in fields.values():
+            if isinstance(text, str):
+                self.hold(14, SECRET not in text, f"a secret in the log: {text}")
+        if event == "Worker does not come back":
+            self._given_up(str(fields["worker_id"]))
+
+    def _given_up(self, name: str) -> None:
+        """A lost connection is no death: who can come back does, and nobody gives it up."""
+        world = self._world
+        daemon = world.daemon
+        assert daemon is not None
+        worker = daemon.supervisor._crew.named(name)
+        process = worker and world.host.find(worker.pid, worker.start)
+        if process is not None and not process.dying:
+            since = world.scheduler.now - world.holder.config.adopt_timeout
+            kept = process.still or max(process.woken, daemon.process.woken) > since
+            self.hold(5, kept, f"{name} ({process.pid}) is given up, and nothing keeps it from coming back")

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from queuectld.domain.job import State
 from queuectld.domain.spec import Duration
+from queuectld.domain.transitions import Event
 from queuectld.errors import DiskFullError, QueueCTLError, StoreError
 from queuectld.protocol import messages
 from queuectld.protocol.messages import Cancel, Discard, Enqueue, Retry, Selector, Submission, Undelete
+from queuectld.protocol.replies import Enqueued
 from queuectld.service import change
-from queuectld.service.submit import Ahead, Terms, enqueue
+from queuectld.service.submit import Ahead, Order, Terms, enqueue
+from queuectld.store.base import Store
 from tests.simulation.checker import SECRET
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+_ASKS_FOR: Final[dict[type[change.AnyBulk], Event]] = {
+    Cancel: Event.CANCEL,
+    Retry: Event.REVIVE,
+    Discard: Event.DISCARD,
+    Undelete: Event.UNDELETE,
+}
 
 
 class Clients:
@@ -37,8 +47,8 @@ class Clients:
 
     # New jobs.
 
-    def submit(self) -> None:
-        """Ask for one job, or a few."""
+    def submit(self) -> bool:
+        """Ask for one job, or a few; return whether somebody heard it."""
         dice = self._world.dice
         key = f"key-{self._made}"
         jobs = tuple(msgspec.Raw(msgspec.json.encode(self._spec())) for _ in range(dice.choice((1, 1, 1, 2, 4))))
@@ -47,7 +57,7 @@ class Clients:
         for job in jobs:
             self._world.asked[msgspec.json.decode(job)["command"]] = key
         self._unanswered[key] = request
-        self._send(key)
+        return self._send(key)
 
     def _spec(self) -> dict[str, Any]:
         dice = self._world.dice
@@ -59,23 +69,27 @@ class Clients:
             (0.15, "rerun", lambda: "never"),
             (0.3, "timeout", lambda: 0.2 + dice.random() * 3),
             (0.5, "kill_after", lambda: dice.random() * 2),
-            (0.08, "leftovers", lambda: "keep"),
+            (0.1, "silent_timeout", lambda: 0.2 + dice.random() * 3),
+            (0.15, "leftovers", lambda: "keep"),
             (0.1, "stdin", lambda: "input"),
             (0.2, "no_retry_on", lambda: [99]),
             (0.1, "retry_for", lambda: 10),
+            (0.2, "jitter", lambda: 0.5),
             (0.08, "id", lambda: f"n{dice.randint(0, 4)}"),
         )
         spec |= {name: value() for chance, name, value in chances if dice.random() < chance}
         return spec
 
-    def _send(self, key: str) -> None:
+    def _send(self, key: str) -> bool:
         daemon, request = self._world.daemon, self._unanswered.get(key)
         if request is None or daemon is None or not daemon.ready or daemon.supervisor.draining:
-            return
+            return False
         world = self._world
-        terms = Terms("somebody", world.holder.config, world.policy, world.limit, self._ahead, world.clock())
-        work = partial(enqueue, request=request, jobs=request.jobs, inputs={}, terms=terms)
+        terms = Terms("somebody", world.holder.config, world.policy, world.most, self._ahead, world.clock())
+        order = Order(request, request.jobs, {}, terms)
+        work = partial(_enqueue, order=order)
         daemon.loop.within(partial(daemon.ledger.submit, work, partial(self._answered, key), sheds=True))
+        return True
 
     def _answered(self, key: str, reply: Any) -> None:
         if isinstance(reply, Exception):
@@ -108,22 +122,29 @@ class Clients:
 
     # Changes.
 
-    def change(self) -> None:
-        """Cancel, retry, discard or bring back something, or much."""
+    def change(self) -> bool:
+        """Cancel, retry, discard or bring back something, or much; return whether somebody heard it."""
         daemon, world = self._world.daemon, self._world
         if daemon is None or not daemon.ready or daemon.supervisor.draining or not world.store._jobs:
-            return
-        request = self._request()
-        try:
-            progress = change.begin(world.store, request)
-        except QueueCTLError:
-            return
-        self._step(request, progress)
+            return False
+        request, seq = self._request()
+        self._step(request, seq, change.begin(world.store, request))
+        return True
 
-    def _request(self) -> change.AnyBulk:
+    def end_the_endless(self) -> None:
+        """Cancel what never ends by itself; whom somebody has cancelled before, that has to be enough for."""
+        daemon, world = self._world.daemon, self._world
+        commands = [one.command for one in world.workers.values() if one.command is not None and one.command.endless]
+        for command in commands if daemon is not None and daemon.ready else ():
+            job = world.store._jobs[world.store._attempts[command.token].job]
+            if job.token == command.token and job.cancel_requested is None:
+                self._step(Cancel(id=1, select=Selector(ids=(job.id,)), reason="calm"), job.seq, change.Progress())
+        world.scheduler.after(5.0, self.end_the_endless)
+
+    def _request(self) -> tuple[change.AnyBulk, int]:
         dice = self._world.dice
         jobs = list(self._world.store._jobs.values())
-        kind: Any = dice.choice((Cancel, Cancel, Cancel, Retry, Retry, Discard, Undelete))
+        kind: Any = dice.choice((Cancel, Cancel, Cancel, Retry, Retry, Discard, Discard, Undelete))
         fitting = {
             Cancel: {State.PENDING, State.FAILED, State.PROCESSING},
             Retry: {State.FAILED, State.DEAD, State.CANCELLED, State.COMPLETED},
@@ -131,8 +152,12 @@ class Clients:
             Undelete: {State.DELETED},
         }[kind]
         likely = [job for job in jobs if job.state in fitting]
-        # Half of them ask for what can be, the others for anything.
-        chosen = dice.choice(likely if likely and dice.random() < 0.8 else jobs)
+        if likely and dice.random() < 0.6:
+            chosen = dice.choice(likely)
+        else:
+            # For anything, and what is rare as often as what is not.
+            state = dice.choice(sorted({job.state for job in jobs}))
+            chosen = dice.choice([job for job in jobs if job.state is state])
         select = Selector(ids=(chosen.id,))
         if kind is not Undelete and dice.random() < 0.05:
             select = Selector()
@@ -142,17 +167,28 @@ class Clients:
         elif kind is Retry and dice.random() < 0.3:
             options = {"delay": Duration(dice.random() * 5)}
         request: change.AnyBulk = kind(id=1, select=select, **options)
-        return request
+        return request, chosen.seq
 
-    def _step(self, request: change.AnyBulk, progress: change.Progress) -> None:
+    def _step(self, request: change.AnyBulk, seq: int, progress: change.Progress) -> None:
         world, daemon = self._world, self._world.daemon
         if daemon is None:
             return
         act = change.Act("somebody", world.policy, world.clock(), world.dice.random)
-        work = partial(change.step, request=request, so_far=progress, act=act)
-        daemon.loop.within(daemon.ledger.submit, work, partial(self._changed, daemon, request))
+        work = partial(self._ask, partial(change.step, request=request, so_far=progress, act=act), type(request), seq)
+        daemon.loop.within(daemon.ledger.submit, work, partial(self._changed, daemon, request, seq))
 
-    def _changed(self, daemon: Any, request: change.AnyBulk, progress: Any) -> None:
+    def _ask(self, step: Callable[[Any], Any], kind: type[change.AnyBulk], seq: int, store: Any) -> Any:
+        """Take a step; and if it is refused, tell which move of which job that was."""
+        job = store.by_seq(seq)
+        try:
+            return step(store)
+        except QueueCTLError as error:
+            # Of an id that was given again, nobody knows here which job it meant.
+            if [one.id for one in store._jobs.values()].count(job.id) == 1:
+                self._world.checker.refused(job.state, _ASKS_FOR[kind], error)
+            raise
+
+    def _changed(self, daemon: Any, request: change.AnyBulk, seq: int, progress: Any) -> None:
         if isinstance(progress, Exception):
             if not isinstance(progress, QueueCTLError):
                 raise progress
@@ -161,4 +197,14 @@ class Clients:
             kill_after = request.kill_after if isinstance(request, messages.Cancel) else None
             daemon.supervisor.cancel(live.token, kill_after=kill_after)
         if not progress.done and daemon is self._world.daemon:
-            self._step(request, progress._replace(live=()))
+            self._step(request, seq, progress._replace(live=()))
+
+
+def _enqueue(store: Store, order: Order) -> Enqueued:
+    reply, _ = enqueue(store, order, order.part(0))
+    return reply
+
+
+def _store(order: Order, store: Any) -> Any:
+    reply, _ = enqueue(store, order, order.part(0))
+    return reply

@@ -6,8 +6,11 @@ import random
 from collections.abc import Callable, Iterable
 
 from queuectld.domain.attempt import Outcome
+from queuectld.worker.kept import Kept
+from queuectld.worker.procfs import Stat
 from tests.simulation.scheduler import Actor, Scheduler
 
+STORE = "5" * 32
 INIT = 1
 _FIRST_PID, _LAST_PID = 100, 400
 
@@ -25,9 +28,20 @@ class Process(Actor):
         self.kept = False
         # Fled from all that could still find it: nobody promises its end.
         self.escaped = False
+        # Has got its SIGKILL; some take their time.
+        self.dying = False
         self.exit_code: int | None = None
         self.signal: int | None = None
         self.watchers: list[Callable[[], None]] = []
+
+    @property
+    def stat(self) -> Stat:
+        return Stat(self.pid, self.role, "S", self.parent, self.session, self.session, self.start)
+
+    @property
+    def marker(self) -> bytes | None:
+        """What its environment names, which everybody can read."""
+        return f"{STORE}/{self.token}".encode() if self.marked and self.token is not None else None
 
 
 class Host:
@@ -46,8 +60,10 @@ class Host:
         return f"boot-{self.boots}"
 
     def fork(self, parent: int, role: str, token: int | None = None) -> Process:
+        # As long as a session has members, its number is not given out again.
+        taken = self.processes.keys() | {process.session for process in self.processes.values()}
         pid = self._dice.randint(_FIRST_PID, _LAST_PID)
-        while pid in self.processes:
+        while pid in taken:
             pid = self._dice.randint(_FIRST_PID, _LAST_PID)
         # Of one number, no two start in the same tick: it takes time to come round.
         start = int((self._scheduler.now - self.booted_at) * 1000)
@@ -95,11 +111,22 @@ class Host:
         self.boots += 1
         self.booted_at = self._scheduler.now
 
-    def descendants(self, roots: Iterable[int]) -> set[int]:
-        found = set(roots)
-        while more := {p.pid for p in self.processes.values() if p.parent in found and p.pid not in found}:
-            found |= more
-        return found
+    # What everybody can see, whatever the truth.
+
+    def stats(self) -> list[Stat]:
+        return [process.stat for process in self.processes.values()]
+
+    def marker(self, pid: int) -> bytes | None:
+        process = self.processes.get(pid)
+        return None if process is None else process.marker
+
+    def marked(self, marker: bytes) -> list[int]:
+        return [process.pid for process in self.processes.values() if process.marker == marker]
+
+    def fenced(self, tokens: Iterable[int]) -> list[int]:
+        """Who is in the cgroups of these attempts."""
+        tokens = frozenset(tokens)
+        return [process.pid for process in self.processes.values() if process.token in tokens] if self.cgroups else []
 
 
 class Disk:
@@ -110,4 +137,6 @@ class Disk:
         # Bytes that commands wrote, by token.
         self.output: dict[int, int] = {}
         self.outcomes: dict[int, Outcome] = {}
-        self.kept: set[int] = set()
+        # Of which attempts an outcome was put there by somebody else than their workers.
+        self.forged: set[int] = set()
+        self.kept: dict[int, Kept] = {}

@@ -23,6 +23,8 @@ from tests.simulation.scheduler import ActorLoop, Scheduler
 
 _TABLES = ("_jobs", "_places", "_attempts", "_entries", "_blobs", "_queues", "_requests", "_removed", "_numbers")
 _LOOK = 3.0
+# How many attempts may live, and which of these do not count.
+Bound = tuple[int, frozenset[int]]
 
 
 class SimStore(MemoryStore):
@@ -36,8 +38,9 @@ class SimStore(MemoryStore):
         self.broken = False
         self.touched_jobs: set[int] = set()
         self.touched_attempts: set[int] = set()
-        # Told of every claim, inside its transaction.
+        # Told of every claim, inside its transaction; and of what went wrong on the disk.
         self.on_claim: Callable[[Job, Attempt], None] = lambda _job, _attempt: None
+        self.on_harm: Callable[[str], None] = lambda _attack: None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -45,9 +48,11 @@ class SimStore(MemoryStore):
             yield
             if self.broken:
                 self.broken = False
+                self.on_harm("break disk")
                 raise StoreError("fsync failed")
             if self._disk.full and self._undo:
                 if not self.room:
+                    self.on_harm("fill disk")
                     raise DiskFullError
                 self.room -= 1
 
@@ -110,13 +115,13 @@ class SimLedger:
         publish: Callable[[Sequence[Entry]], None],
         on_fatal: Callable[[QueueCTLError], None],
         durable: Callable[[], None],
-        allowed: Callable[[], int],
-        set_allowed: Callable[[int], None],
+        bound: Callable[[], Bound],
+        set_bound: Callable[[Bound], None],
     ) -> None:
-        """`durable` is called when a commit is; `allowed` is how many attempts may live, as of a submission."""
+        """`durable` is called when a commit is; `bound` is what a submission is held to when it runs in the store."""
         self._store, self._scheduler, self._dice, self._process, self._loop = store, scheduler, dice, process, loop
         self._publish, self._on_fatal, self._durable = publish, on_fatal, durable
-        self._allowed, self._set_allowed = allowed, set_allowed
+        self._bound, self._set_bound = bound, set_bound
         self._batcher = Batcher(store, SimReserve(store, disk))
         self.queue: list[Submission] = []
         self._batch: list[Submission] = []
@@ -141,10 +146,10 @@ class SimLedger:
         if self._error is not None:
             self._loop.call_soon(done, self._error)
             return
-        allowed = self._allowed()
+        bound = self._bound()
 
         def held_to_it(store: Any) -> Any:
-            self._set_allowed(allowed)
+            self._set_bound(bound)
             return work(store)
 
         self.queue.append(Submission(held_to_it, done, sheds))
@@ -166,6 +171,8 @@ class SimLedger:
         self._batch, self.queue = self.queue, []
         if not self._batch:
             return
+        if self.slow > 1.0:
+            self._store.on_harm("slow disk")
         self._before = self._store.snapshot()
         try:
             results = self._batcher.run(self._batch)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from queuectld.service.attempts import Claimed
 from queuectld.service.run_spec import InputFiles
+from queuectld.supervisor.kept import Spared, spared_among
 from queuectld.supervisor.machine import Process as Pid
 from queuectld.supervisor.machine import Reception
 from queuectld.supervisor.plan import Vitals
 from queuectld.supervisor.recovery import Filed
-from queuectld.supervisor.rescue import Remains
+from queuectld.supervisor.rescue import Remains, Round, Scene, kill_set, until_nothing_is_left
 from queuectld.supervisor.vitals import Reading, Subject
-from tests.simulation.host import Process
+from queuectld.worker.procfs import Stat
+from tests.simulation.host import STORE, Process
 
 if TYPE_CHECKING:
     from tests.simulation.world import SimDaemon
@@ -86,7 +88,7 @@ class SimMachine:
 
     def __init__(self, daemon: SimDaemon, known: Iterable[int]) -> None:
         self.daemon = daemon
-        self._host = daemon.world.host
+        self._host, self._disk, self._figures = daemon.world.host, daemon.world.disk, daemon.world.figures
         self.uid = 0
         self.boot_id = self._host.boot_id
         self.known = set(known)
@@ -104,7 +106,10 @@ class SimMachine:
         return None if process is None else process.start
 
     def spawn(self, name: str, orphan_timeout: float) -> Pid:
-        if not self._alive or (not self.daemon.world.calm and self.daemon.dice.random() < 0.03):
+        if not self._alive:
+            raise OSError("it is dead")
+        if not self.daemon.world.calm and self.daemon.dice.random() < 0.03:
+            self._figures.case("the host cannot start a worker")
             raise OSError("no more processes")
         process = self._host.fork(self.daemon.process.pid, "worker")
         self.known.add(process.pid)
@@ -126,6 +131,7 @@ class SimMachine:
         if process is None:
             raise ProcessLookupError(pid)
         if not self.daemon.world.calm and self.daemon.dice.random() < 0.02:
+            self._figures.case("the host cannot watch a worker yet")
             raise OSError("no more descriptors")
         return SimWatch(self, process, gone)
 
@@ -148,6 +154,7 @@ class SimMachine:
 
     async def examine(self, subjects: Sequence[Subject]) -> Mapping[int, Reading | None]:
         await asyncio.sleep(self.daemon.dice.random() * 0.01)
+        self._prune()
         return {subject.pid: self._reading(subject) for subject in subjects}
 
     def _reading(self, subject: Subject) -> Reading | None:
@@ -155,7 +162,10 @@ class SimMachine:
         if process is None or subject.created not in {None, float(process.start)}:
             return None
         stopped = process.still and process in self.daemon.world.stopped
-        memory = (1 << 40) if not self.daemon.world.calm and self.daemon.dice.random() < 0.01 else 1 << 20
+        memory = 1 << 20
+        if not self.daemon.world.calm and self.daemon.dice.random() < 0.01:
+            memory = 1 << 40
+            self._figures.case("a worker grows too large")
         return Reading(Vitals("T" if stopped else "S", memory, 10, 1.0), float(process.start))
 
     def group(self, token: int) -> str | None:
@@ -167,11 +177,10 @@ class SimMachine:
 
     async def sweep(self, live: Collection[int], workers: Sequence[Pid]) -> None:
         del workers
-        if self._alive and self._host.cgroups:
-            for process in tuple(self._host.processes.values()):
-                token = process.token
-                if token is not None and token not in live and not self._spared(process):
-                    self._host.end(process, signal=9)
+        self._prune()
+        kept = self._disk.kept
+        for token in {p.token for p in self._host.processes.values() if p.token is not None} - {*live, *kept}:
+            self._end_group(self._host.fenced([token]), self._spared(self._host.stats()))
 
     def bury(self, worker: Pid) -> None:
         """Attempts are all in cgroups of their own here."""
@@ -179,41 +188,77 @@ class SimMachine:
     def close(self) -> None:
         """There is nothing to leave behind."""
 
-    def _spared(self, process: Process) -> bool:
-        return process.kept and process.token in self.daemon.world.disk.kept
+    # What is left, and what is kept. What is which, the product decides.
+
+    def _spared(self, processes: list[Stat]) -> Spared:
+        kept = self._disk.kept
+        known = [one for found in kept.values() if found.boot == self.boot_id for one in found.processes]
+        markers = frozenset(f"{STORE}/{token}".encode() for token in kept)
+        return Spared(spared_among(processes, known, self._host.fenced(kept)), markers)
+
+    def _prune(self) -> None:
+        for token, kept in tuple(self._disk.kept.items()) if self._alive else ():
+            found = any(self._host.find(*one) for one in kept.processes) or self._host.fenced([token])
+            if kept.boot != self.boot_id or not (found or self._host.marked(f"{STORE}/{token}".encode())):
+                del self._disk.kept[token]
+                if kept.boot == self.boot_id:
+                    self._figures.case("a kept process has gone by itself")
+
+    def _drop_kept(self, token: int) -> None:
+        if self._disk.kept.pop(token, None) is not None:
+            self._figures.case("what was to be kept is ended, for its command was lost")
+        for process in self._host.of_attempt(token):
+            process.kept = False
 
     async def end_remains(self, remains: Remains, report: Callable[[str], None]) -> list[str]:
-        """End what can be found of an attempt, as the real one does: rounds, until two of them find nothing."""
-        del report
-        dice, ended, quiet = self.daemon.dice, [], 0
+        def told(what: str) -> None:
+            self._figures.case("a process that does not die is told of")
+            report(what)
+
         if not remains.ended:
-            self.daemon.world.disk.kept.discard(remains.token)
-        while quiet < 2:
-            await asyncio.sleep(dice.random() * 0.004)
-            found = [one for one in self._host.processes.values() if self._doomed(one, remains)]
-            quiet = 0 if found else quiet + 1
-            for process in found:
-                ended.append(f"{process.pid} {process.role}")
-                # Some hang in the kernel for a while.
-                late = 2.0 if dice.random() < 0.02 else 0.003
-                end = partial(self._host.end, process, signal=9)
-                self.daemon.world.scheduler.after(dice.random() * late, end, process)
-        return ended
+            self._drop_kept(remains.token)
+        return await until_nothing_is_left(partial(self._kill_round, remains), told)
 
-    def _doomed(self, process: Process, remains: Remains) -> bool:
-        if process.token is None or self._spared(process):
-            return False
-        mine = process.token == remains.token
-        in_session = process.session == remains.pid and self._leads(remains)
-        return (
-            (mine and (process.marked or self._host.cgroups))
-            or in_session
-            or (process.parent == self.daemon.process.pid and process.pid not in self.known)
+    async def _kill_round(self, remains: Remains) -> Round:
+        await asyncio.sleep(self.daemon.dice.random() * 0.004)
+        host = self._host
+        processes, fenced = host.stats(), host.fenced([remains.token])
+        spared = self._spared(processes)
+        scene = Scene(
+            processes=processes,
+            me=self.daemon.process.pid,
+            household=self.known,
+            spared=spared,
+            fenced=fenced,
+            marked=host.marked(remains.marker.encode()),
+            marker=host.marker,
         )
+        found = kill_set(remains, scene)
+        if found:
+            self._figures.case("what a dead worker left is ended by the daemon")
+            if spared.pids:
+                self._figures.case("what is kept lives on while another attempt's is ended")
+        populated = self._end_group(fenced, spared)
+        for one in found:
+            self._slay(one.pid)
+        return Round(found, populated)
 
-    def _leads(self, remains: Remains) -> bool:
-        leader = self._host.processes.get(remains.pid or 0)
-        return leader is None or leader.start == remains.pid_start
+    def _end_group(self, group: list[int], spared: Spared) -> bool:
+        if not group or not spared.pids.isdisjoint(group):
+            return False
+        for pid in group:
+            self._slay(pid)
+        return True
+
+    def _slay(self, pid: int) -> None:
+        """SIGKILL; some hang in the kernel for a while."""
+        world, process = self.daemon.world, self._host.processes[pid]
+        world.checker.slain(process)
+        if not process.dying:
+            process.dying = True
+            luck = self.daemon.dice.random()
+            late = 90.0 if luck < 0.06 else 2.0 if luck < 0.08 else 0.003
+            world.scheduler.after(self.daemon.dice.random() * late, partial(self._host.end, process, signal=9), process)
 
 
 class SimFiles:
@@ -239,6 +284,8 @@ class SimFiles:
     async def write_inputs(self, claimed: Claimed) -> InputFiles:
         await asyncio.sleep(self._daemon.dice.random() * 0.02)
         if self._world.disk.full:
+            self._world.adversary.struck("fill disk")
+            self._world.figures.case("the input of a command cannot be written")
             raise OSError(28, "no space left on device")
         return InputFiles(stdin=f"/input/{claimed.attempt.token}")
 

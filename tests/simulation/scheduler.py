@@ -26,6 +26,8 @@ class Actor:
         self.alive = True
         self.still = False
         self.held: list[tuple[Call, bool]] = []
+        # When it went on last.
+        self.woken = 0.0
 
 
 class Scheduler:
@@ -51,6 +53,7 @@ class Scheduler:
     def go_on(self, actor: Actor) -> None:
         """Let happen what was due meanwhile, in its order."""
         actor.still = False
+        actor.woken = self.now
         held, actor.held = actor.held, []
         for call, counted in held:
             self.at(self.now, call, actor, counted=counted)
@@ -72,6 +75,15 @@ class Scheduler:
         return True
 
 
+class _Task(asyncio.Task[Any]):
+    """A task that sets keep in the order of its number, not of its place in memory."""
+
+    number = 0
+
+    def __hash__(self) -> int:
+        return self.number
+
+
 class ActorLoop(asyncio.AbstractEventLoop):
     """An event loop without threads, descriptors or waiting. It lives and dies with its actor."""
 
@@ -82,6 +94,7 @@ class ActorLoop(asyncio.AbstractEventLoop):
         self._failed = failed
         self._ready: deque[asyncio.Handle] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._made = 0
 
     def time(self) -> float:
         return self._scheduler.now
@@ -119,7 +132,9 @@ class ActorLoop(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, **options)
+        task = _Task(coro, loop=self, **options)
+        self._made += 1
+        task.number = self._made
         task.add_done_callback(self._look_at)
         self._tasks.add(task)
         return task

@@ -26,6 +26,9 @@ class Pipe:
         self.name = name
         self.queue: deque[Any] = deque()
         self._last = 0.0
+        # Until when its reader, which stood still, is busy with other connections first.
+        self._busy_until = 0.0
+        self._woken = 0.0
         self._ended = False
         # The reader has closed its end.
         self.deserted = False
@@ -50,7 +53,13 @@ class Pipe:
         self.end()
 
     def _deliver(self) -> None:
-        if self.queue and not self.deserted:
+        now = self._scheduler.now
+        if self._reader.woken > self._woken:
+            self._woken = self._reader.woken
+            self._busy_until = now + self._dice.random() * 0.1
+        if now < self._busy_until:
+            self._scheduler.at(self._busy_until, self._deliver, self._reader)
+        elif self.queue and not self.deserted:
             message = self.queue.popleft()
             self._take(None if message is _END else message)
 

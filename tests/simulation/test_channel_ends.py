@@ -1,7 +1,9 @@
 """Both ends of the worker channel against each other, through any order of losses, deaths and restarts.
 
-The real `Channel` and the real `Link`, joined by queues; store, disk, processes and the work of the supervisor are as
-small as they can be. Nothing waits and nothing is random but by the seed, so a failure comes back with its number.
+The real `Channel` and the real `WorkerLink`, joined by queues; store, disk, processes and the work of the supervisor
+are as small as they can be. The simulation has more of the product in it, but in its worlds things take their usual
+time; here any step may be the next one, however late that would be. So this meets in a second what is rare there: a
+worker that comes back with an old outcome just while a claim for it is on its way.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.protocol import worker_messages as wire
 from queuectld.supervisor import actions as links
-from queuectld.supervisor.link import Link, Phase
+from queuectld.supervisor.link import Phase, WorkerLink
 from queuectld.worker import actions as acts
 from queuectld.worker.channel import LAST_RETRY, Channel, Identity
 
@@ -196,7 +198,7 @@ class Daemon:
 
     def __init__(self, world: World) -> None:
         self.world, self.store = world, world.store
-        self.links: dict[int, Link] = {}
+        self.links: dict[int, WorkerLink] = {}
         self.connections: dict[int, Connection] = {}
         # Connections whose `hello` is still to be read; commits asked for; answers; commands that are prepared.
         self.doors: deque[tuple[int, Connection]] = deque()
@@ -211,10 +213,10 @@ class Daemon:
             self.store.finish(token, filed, None)
             del self.world.files[token]
         for token, (_, pid) in tuple(self.store.live.items()):
-            self.links[pid] = Link(STORE, token=token)
+            self.links[pid] = WorkerLink(STORE, token=token)
         for pid, worker in self.world.workers.items():
             if worker.alive:
-                self.links.setdefault(pid, Link(STORE))
+                self.links.setdefault(pid, WorkerLink(STORE))
         for pid in tuple(self.links):
             if not self.world.workers[pid].alive:
                 self.act(pid, self.links[pid].died())
@@ -348,7 +350,7 @@ class Daemon:
     def spawn(self) -> None:
         pid = len(self.world.workers) + 1
         self.world.workers[pid] = Worker(self.world, pid)
-        self.links[pid] = Link(STORE)
+        self.links[pid] = WorkerLink(STORE)
 
     def die(self) -> None:
         for connection in (*self.connections.values(), *(connection for _, connection in self.doors)):

@@ -12,13 +12,17 @@ from queuectld.protocol import worker_messages as wire
 from queuectld.worker import actions as acts
 from queuectld.worker.channel import Channel, Identity
 from queuectld.worker.ending import Ending, Stage
-from tests.simulation.host import Process
+from queuectld.worker.kept import Kept
+from queuectld.worker.tree import members
+from tests.simulation.host import STORE, Process
 from tests.simulation.sockets import Connection
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _NEVER: Final = float("inf")
+# What a command may exceed.
+_LIMITS: Final = (wire.Reason.OUT_OF_MEMORY, wire.Reason.CPU_LIMIT, wire.Reason.OUTPUT_LIMIT)
 
 
 class Command:
@@ -30,9 +34,8 @@ class Command:
         self.began = self.world.clock()
         self.announced = False
         self.over = False
-        self.signalled = False
         now = self.world.scheduler.now
-        self.ending = Ending(now, spec.timeout, spec.kill_after)
+        self.ending = Ending(now, spec.timeout, spec.kill_after, spec.silent_timeout)
         self.leader = self.world.host.fork(worker.process.pid, "leader", token)
         self.leader.deaf = self._lucky(0.15)
         self.leader.watchers.append(partial(self._soon, self._leader_ended, 0.003))
@@ -42,10 +45,15 @@ class Command:
             self._soon(self._fork, 0.1)
         for _ in range(self.dice.randint(0, 3)):
             self._soon(self._write, 1.0)
+        if self._lucky(0.04):
+            self._soon(partial(self._exceed, self.dice.choice(_LIMITS)), 3.0)
         self._soon(self._announce, 0.02)
-        long = 1.0 if self.world.calm else self.dice.choice((0.01, 0.1, 1.0, 5.0, 20.0))
-        code = 0 if self._lucky(0.6) else self.dice.choice((1, 2, 99))
-        self.world.scheduler.after(long * self.dice.random(), partial(self._exit, code), self.leader)
+        # Whether it ends by itself.
+        self.endless = not self.world.calm and self._lucky(0.03)
+        if not self.endless:
+            long = 1.0 if self.world.calm else self.dice.choice((0.01, 0.1, 1.0, 5.0, 20.0))
+            code = 0 if self._lucky(0.6) else self.dice.choice((1, 2, 99))
+            self.world.scheduler.after(long * self.dice.random(), partial(self._exit, code), self.leader)
         self.arm()
 
     def _lucky(self, chance: float) -> bool:
@@ -77,6 +85,7 @@ class Command:
     def _write(self) -> None:
         if self.leader.alive and not self.over:
             self.world.disk.output[self.token] += self.dice.randint(1, 5000)
+            self.ending.heard(self.world.scheduler.now)
             self.worker.do(self.worker.channel.grown(self.world.disk.output[self.token], self.world.scheduler.now))
 
     def _announce(self) -> None:
@@ -85,6 +94,11 @@ class Command:
             self.worker.do(self.worker.channel.started(self.leader.pid, self.leader.start))
 
     # Its end.
+
+    def _exceed(self, limit: wire.Reason) -> None:
+        """Need more than it may."""
+        if self.leader.alive and not self.over:
+            self.stop(limit, 0.0, None)
 
     def stop(self, reason: wire.Reason, grace: float, kill_after: float | None) -> None:
         self.ending.stop(self.world.scheduler.now, reason, grace, kill_after)
@@ -99,7 +113,10 @@ class Command:
         if self.over or not self.leader.alive:
             return
         stage = self.ending.step(self.world.scheduler.now)
-        if stage is Stage.TERMINATED:
+        if stage is None:
+            # It was heard of meanwhile.
+            self.arm()
+        elif stage is Stage.TERMINATED:
             for process in self._group():
                 if not process.deaf:
                     self._soon(partial(self.world.host.end, process, signal=15), 0.005)
@@ -115,24 +132,42 @@ class Command:
         """End what it left, or let that be, and report; nothing is said before the last of them is gone."""
         if self.over:
             return
-        left = [one for one in self.world.host.of_attempt(self.token) if not one.kept]
+        left = self._left()
         if left and self.spec.keep_leftovers:
-            self.world.disk.kept.add(self.token)
+            self.world.figures.case("what a command leaves behind is kept")
+            self.world.disk.kept[self.token] = Kept(self.world.host.boot_id, tuple((p.pid, p.start) for p in left))
             for one in left:
                 one.kept = True
+            # Until that is on the disk.
+            self.over = True
+            self._soon(partial(self._report, last=True), 0.5 if self._lucky(0.3) else 0.001)
         elif left:
+            self.world.figures.case("what a command leaves behind is ended")
             for one in left:
+                self.world.checker.hold(13, one.token == self.token, f"{one.pid} of {one.token} ends with {self.token}")
                 self.world.host.end(one, signal=9)
             self._soon(self._leader_ended, 0.01)
-            return
+        else:
+            self._report(last=False)
+
+    def _report(self, *, last: bool) -> None:
         self.over = True
         self.worker.command = None
-        self.worker.do(self.worker.channel.ended(self._outcome(), last=bool(left)))
+        self.worker.do(self.worker.channel.ended(self._outcome(), last=last))
+
+    def _left(self) -> list[Process]:
+        host = self.world.host
+        named = {*host.marked(f"{STORE}/{self.token}".encode()), *host.fenced([self.token])}
+        # The leader of a command that ended by itself is reaped by now, and its session's number means nothing more.
+        session = None if self.ending.reason is None else self.leader.pid
+        return [host.processes[one.pid] for one in members(host.stats(), self.worker.process.pid, session, named)]
 
     def _outcome(self) -> wire.Outcome:
         reason, leader = wire.Reason.EXITED, self.leader
         if self.ending.reason is not None:
             reason = self.ending.reason
+            by_force = leader.signal == 9
+            self.world.figures.case(f"a command that is to end {'is killed' if by_force else 'heeds TERM'}")
         elif leader.signal is not None:
             reason = wire.Reason.SIGNALLED
         return wire.Outcome(
@@ -159,7 +194,6 @@ class SimWorker:
         self._armed = _NEVER
         self._queue: deque[acts.Action] = deque()
         self._busy = False
-        self.declined: set[int] = set()
         process.watchers.append(self._died)
         # It takes a moment until it runs.
         world.scheduler.after(world.dice.random() * 0.3, self._tick, process)
@@ -231,6 +265,7 @@ class SimWorker:
         if luck < 0.03:
             self._end_early(wire.Reason.NOT_STARTED, 127)
         elif luck < 0.06:
+            self.world.figures.case("the host cannot start a command")
             self._end_early(wire.Reason.HOST_ERROR, None)
         else:
             self.command = Command(self, token, spec)
@@ -264,6 +299,8 @@ class SimWorker:
             self.connection = None
 
     def _save(self, token: int, outcome: wire.Outcome) -> None:
+        if self.world.disk.full:
+            self.world.adversary.struck("fill disk")
         done = not (self.world.disk.full or (not self.world.calm and self.dice.random() < 0.1))
         if done:
             self.world.disk.outcomes[token] = outcome

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import zlib
 from collections import Counter, deque
 from collections.abc import Iterable
 from functools import partial
@@ -10,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from queuectld.config import Config, Holder, Loaded, policy, worker_limit
+from queuectld.config import Config, Holder, Loaded, policy
 from queuectld.domain.job import FINAL, State
 from queuectld.errors import DiskFullError, QueueCTLError, StoreError
 from queuectld.protocol import worker_messages as wire
@@ -24,41 +26,19 @@ from queuectld.supervisor.supervisor import Supervisor
 from tests.simulation.adversary import Adversary
 from tests.simulation.checker import SECRET, BrokenRuleError, Checker
 from tests.simulation.client import Clients
-from tests.simulation.host import INIT, Disk, Host, Process
+from tests.simulation.figures import Figures
+from tests.simulation.host import INIT, STORE, Disk, Host, Process
 from tests.simulation.ledger import SimLedger, SimStore
 from tests.simulation.machine import SimFiles, SimMachine
 from tests.simulation.scheduler import ActorLoop, Scheduler
 from tests.simulation.sockets import Connection
 from tests.simulation.workers import SimWorker
 
-STORE: Final = "5" * 32
 EPOCH: Final = 1_800_000_000.0
 # How long the adversary is at work, in seconds of the world; and how long everything may take to come to rest then.
 _TROUBLE: Final = (20.0, 90.0)
 _PATIENCE: Final = 3000.0
 _TRACE: Final = 60
-
-# The table of `recovery.md`, each told by what was true when the daemon, or the worker, died.
-CRASH_POINTS: Final = (
-    "before the claim's commit",
-    "committed, `run` unsent",
-    "`run` sent, unread",
-    "spawned, `started` unsaid",
-    "ended, unreported",
-    "reported, uncommitted",
-    "committed, `recorded` unsent",
-    "outcome file written after it was looked for",
-    "inside recovery",
-    "the worker dies after its command ended, before reporting",
-)
-
-
-class Figures:
-    """How often what was exercised."""
-
-    def __init__(self) -> None:
-        self.points: Counter[str] = Counter()
-        self.attacks: Counter[str] = Counter()
 
 
 class SimDaemon:
@@ -73,7 +53,6 @@ class SimDaemon:
         self.looked = False
         self.ready = False
         self.fatal = False
-        self.lent: list[tuple[int, Any]] = []
         self.machine = SimMachine(self, known)
         self.loop.within(self._build)
         self.loop.within(self.loop.create_task, self._run())
@@ -91,12 +70,18 @@ class SimDaemon:
             publish=hub.publish,
             on_fatal=self._on_fatal,
             durable=world.checker.committed,
-            allowed=self._allowed,
-            set_allowed=partial(setattr, world.checker, "allowed"),
+            bound=world.bound,
+            set_bound=partial(setattr, world.checker, "bound"),
         )
         self.ledger.slow = world.slow
         self.ledger.hasty = world.hasty
-        records = Records(self.ledger, world.holder, boot_id=self.machine.boot_id, clock=world.clock)  # type: ignore[arg-type]
+        records = Records(
+            self.ledger,  # type: ignore[arg-type]  # as one of them
+            world.holder,
+            boot_id=self.machine.boot_id,
+            clock=world.clock,
+            luck=world.dice.random,
+        )
         around = supervisor_world.World(
             machine=self.machine,
             files=SimFiles(self),
@@ -111,9 +96,6 @@ class SimDaemon:
         # What waits for a store that has failed hears of that; the daemon ends for it.
         if not (self.fatal and isinstance(error, StoreError)):
             self.world.fail(error)
-
-    def _allowed(self) -> int:
-        return self.supervisor._dispatcher.bound
 
     def _on_fatal(self, error: QueueCTLError) -> None:
         del error
@@ -130,14 +112,11 @@ class SimDaemon:
         self.ready = True
         self.world.clients.daemon_ready()
         await self.supervisor.wait_until_stopped()
-        while not self.ledger.idle:
-            await self._a_moment()
+        # The rest of it ends too, and takes its time.
+        await asyncio.sleep(self.dice.random() * 0.1)
+        while not self.ledger.idle:  # noqa: ASYNC110 - what is simulated has no event for it
+            await asyncio.sleep(0.001)
         self.world.daemon_over(self)
-
-    async def _a_moment(self) -> None:
-        future = self.loop.create_future()
-        self.loop.call_later(0.001, future.set_result, None)
-        await future
 
 
 class World:
@@ -161,29 +140,32 @@ class World:
         self.calm = False
         self.slow = 1.0
         self.hasty = False
-        self.holder = Holder(self._loaded(Config(workers=self.dice.randint(1, 4), **_SHORT)))
+        # What the daemons are told of how many attempts may run at once, and which of these do not count.
+        self.most = self.dice.randint(1, 4)
+        self.lent: Counter[int] = Counter()
+        self.holder = Holder(self._loaded(Config(workers=self.most, max_lost=self.dice.choice((2, 3)), **_SHORT)))
         self.asked: dict[str, str] = {}
         self.workers: dict[Process, SimWorker] = {}
         self.daemon: SimDaemon | None = None
         self._failure: BaseException | None = None
-        self._seen_files: set[int] = set()
         self.clients = Clients(self)
         self.adversary = Adversary(self)
+        self.store.on_harm = self.adversary.struck
 
     @staticmethod
     def _loaded(config: Config) -> Loaded:
         return Loaded(config=config, environment={}, overrides={}, file={}, config_file=None)
 
-    def configure(self, **changes: Any) -> None:
-        self.holder.replace(self._loaded(msgspec.structs.replace(self.holder.config, **changes)))
+    def configure(self, workers: int) -> None:
+        self.most = workers
+        self.holder.replace(self._loaded(msgspec.structs.replace(self.holder.config, workers=workers)))
+
+    def bound(self) -> tuple[int, frozenset[int]]:
+        return self.most, frozenset(self.lent)
 
     @property
     def policy(self) -> Any:
         return policy(self.holder.config)
-
-    @property
-    def limit(self) -> int:
-        return worker_limit(self.holder.config)
 
     def clock(self) -> float:
         now = self.scheduler.now + self.clock_base
@@ -191,7 +173,9 @@ class World:
         return now
 
     def tell(self, what: str) -> None:
-        self.trace.append(f"{self.scheduler.now:9.3f}  {what}")
+        line = f"{self.scheduler.now:9.3f}  {what}"
+        self.trace.append(line)
+        self.figures.trace = zlib.crc32(line.encode(), self.figures.trace)
 
     def fail(self, error: BaseException) -> None:
         if self._failure is None:
@@ -205,7 +189,7 @@ class World:
         self.checker.nothing_lost()
         process = pid or self.host.fork(INIT, "daemon")
         self.tell(f"daemon {process.pid} starts")
-        self._seen_files = set(self.disk.outcomes)
+        self.lent.clear()
         self.daemon = SimDaemon(self, process, known)
 
     def crash_daemon(self, *, power: bool = False) -> None:
@@ -238,6 +222,7 @@ class World:
         self.clients.daemon_gone()
         if successor and not daemon.fatal:
             self.tell("another program takes over")
+            self.adversary.struck("replace daemon")
             process = Process(daemon.process.pid, daemon.process.start, INIT, "daemon")
             daemon.process.alive = False
             self.host.processes[process.pid] = process
@@ -248,27 +233,26 @@ class World:
         self.scheduler.after(self.dice.random() * 5, self.start_daemon)
 
     def _note_crash(self, daemon: SimDaemon) -> None:
-        points = self.figures.points
         if not daemon.ready:
-            points["inside recovery"] += 1
+            self.figures.point("inside recovery")
         if daemon.supervisor._dispatcher.claims_asked > daemon.supervisor._dispatcher.claims_answered:
-            points["before the claim's commit"] += 1
+            self.figures.point("before the claim's commit")
         for worker in self.workers.values():
-            self._note_state(worker, points)
+            self._note_state(worker)
         for attempt in self.checker.attempts.values():
             if attempt.live and attempt.boot_id == self.host.boot_id:
-                self._note_claim(attempt.token, attempt.worker_pid, points)
+                self._note_claim(attempt.token, attempt.worker_pid)
 
-    def _note_claim(self, token: int, pid: int, points: Counter[str]) -> None:
+    def _note_claim(self, token: int, pid: int) -> None:
         worker = next((one for one in self.workers.values() if one.process.pid == pid), None)
         if worker is None or worker.connection is None or worker.channel.last_token >= token:
             return
         on_its_way = any(_runs(message) == token for message in worker.connection.down.queue)
-        points["`run` sent, unread" if on_its_way else "committed, `run` unsent"] += 1
+        self.figures.point("`run` sent, unread" if on_its_way else "committed, `run` unsent")
 
-    def _note_state(self, worker: SimWorker, points: Counter[str]) -> None:
+    def _note_state(self, worker: SimWorker) -> None:
         if worker.command is not None and not worker.command.announced:
-            points["spawned, `started` unsaid"] += 1
+            self.figures.point("spawned, `started` unsaid")
         if (held := worker.holds) is None:
             return
         token = held[0]
@@ -276,12 +260,12 @@ class World:
         if attempt is not None and not attempt.live:
             queue = worker.connection.down.queue if worker.connection else ()
             if not any(isinstance(m, wire.Recorded) and m.token == token for m in queue):
-                points["committed, `recorded` unsent"] += 1
+                self.figures.point("committed, `recorded` unsent")
         elif worker.connection is None:
-            points["ended, unreported"] += 1
+            self.figures.point("ended, unreported")
         else:
             unread = any(isinstance(m, wire.Ended) and m.token == token for m in worker.connection.up.queue)
-            points["ended, unreported" if unread else "reported, uncommitted"] += 1
+            self.figures.point("ended, unreported" if unread else "reported, uncommitted")
 
     # Workers.
 
@@ -294,7 +278,7 @@ class World:
         if held is not None and not worker.saved:
             attempt = self.checker.attempts.get(held[0])
             if attempt is not None and attempt.live:
-                self.figures.points["the worker dies after its command ended, before reporting"] += 1
+                self.figures.point("the worker dies after its command ended, before reporting")
         del self.workers[worker.process]
         self.stopped.discard(worker.process)
 
@@ -321,11 +305,7 @@ class World:
 
     def outcome_filed(self) -> None:
         if self.daemon is not None and self.daemon.looked:
-            self.figures.points["outcome file written after it was looked for"] += 1
-
-    def filed_before_look(self, token: int) -> bool:
-        """Whether the file of an outcome was there before the attempt was taken for lost: its worker is dead since."""
-        return token in self.disk.outcomes
+            self.figures.point("outcome file written after it was looked for")
 
     # The run.
 
@@ -351,6 +331,7 @@ class World:
         if not self._at_rest():
             raise BrokenRuleError(f"nothing goes wrong any more, and yet not all comes to rest: {self._restless()}")
         self.checker.nothing_lost()
+        self.figures.seeds, self.figures.steps = 1, self.scheduler.steps
 
     def _go_on(self, over: Any) -> None:
         while not over():
@@ -366,6 +347,10 @@ class World:
         busy += [f"{p.role} {p.pid} of {p.token} lives" for p in host if p.token is not None and not _spared(p)]
         busy += [f"{one.name} holds {one.holds[0]}" for one in self.workers.values() if one.holds is not None]
         busy += [f"{one.name} has no connection" for one in self.workers.values() if one.connection is None]
+        # What the dead left on record and in a file as well, the next daemon removes.
+        busy += [
+            f"an outcome of {token} is left in a file" for token in self.disk.outcomes if self._left_by_living(token)
+        ]
         if self.daemon is None or not self.daemon.ready or not self.daemon.ledger.idle:
             busy.append("there is no daemon, or it is not ready")
         else:
@@ -373,6 +358,11 @@ class World:
             busy += [f"{one.name} is {one.link.phase}" for one in crew if one.link.phase is not Phase.IDLE]
             busy += [f"the daemon waits for a {token}" for token in self.clients.waiting()]
         return busy
+
+    def _left_by_living(self, token: int) -> bool:
+        attempt = self.checker.attempts[token]
+        found = self.host.find(attempt.worker_pid, attempt.worker_start)
+        return found is not None and found.role == "worker" and token not in self.disk.forged
 
     def _at_rest(self) -> bool:
         return not self._restless()

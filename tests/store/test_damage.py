@@ -11,7 +11,9 @@ from pathlib import Path
 import apsw
 import pytest
 
+from queuectld.check import check_all, check_database
 from queuectld.errors import StoreDamagedError, StoreTooNewError
+from queuectld.keys import Config
 from queuectld.store.base import Query
 from queuectld.store.sqlite import open_store
 from tests.store.driving import Driver, draft
@@ -213,3 +215,46 @@ def test_a_newer_one_is_not_touched(crashed):
         open_store(crashed)
 
     assert files_of(crashed)["queue.db"] == before["queue.db"]
+
+
+def test_a_check_that_has_no_time_for_all_says_so(path, monkeypatch):
+    monkeypatch.setattr("queuectld.store.database._STEPS", 1)
+
+    assert check_database(path)
+    monkeypatch.setattr("queuectld.check._PATIENCE", 0.0)
+    assert not check_database(path)
+
+    notes = list(check_all(Config(), path.parent))
+    assert len(notes) == 1
+    assert "`queuectld db check` looks at everything" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["store", "counts", "jobs", "live_attempts", "sqlite_autoindex_blobs_1"])
+def test_however_little_time_there_is_the_beginning_of_everything_is_looked_at(path, monkeypatch, name):
+    monkeypatch.setattr("queuectld.store.database._STEPS", 1)
+    monkeypatch.setattr("queuectld.store.sqlite._SURVEY", 0.0)
+    connection = apsw.Connection(str(path))
+    ((root,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (name,)).fetchall()
+    connection.close()
+    change(path, (root - 1) * PAGE, b"\xff" * PAGE)
+
+    with pytest.raises(StoreDamagedError, match="queuectld db restore"):
+        open_store(path)
+
+
+def test_a_text_that_is_none_is_damage(path):
+    connection = apsw.Connection(str(path))
+    connection.execute("UPDATE jobs SET owner = CAST(x'ff' AS TEXT) WHERE id = 'j7'")
+    connection.close()
+
+    with pytest.raises(StoreDamagedError):
+        open_store(path).get("j7")
+
+
+def test_a_store_without_its_numbers_is_damaged(path):
+    connection = apsw.Connection(str(path))
+    connection.execute("DELETE FROM store")
+    connection.close()
+
+    with pytest.raises(StoreDamagedError):
+        open_store(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -126,3 +127,46 @@ def test_giving_up_the_wait_undoes_nothing_and_disturbs_nobody(with_ledger):
         return [job.id for job in page.jobs]
 
     assert with_ledger(scenario) == ["a", "b"]
+
+
+def test_a_store_that_hangs_is_not_waited_for_at_the_end():
+    hung, free = threading.Event(), threading.Event()
+
+    class Hanging(MemoryStore):
+        def transaction(self):
+            hung.set()
+            free.wait()
+            return super().transaction()
+
+    async def scenario():
+        ledger = Ledger(Hanging(), publish=list, on_fatal=list)
+        ledger.submit(add("a"), list)
+        await asyncio.to_thread(hung.wait)
+        try:
+            stuck = await asyncio.wait_for(ledger.close(patience=0.05), 5)
+        finally:
+            free.set()
+        return stuck, await ledger.close()
+
+    assert asyncio.run(scenario()) == (False, True)
+
+
+def test_a_log_that_is_long_to_empty_is_not_waited_for_and_costs_nothing():
+    hung, free = threading.Event(), threading.Event()
+
+    class Hanging(MemoryStore):
+        def close(self):
+            hung.set()
+            free.wait()
+            super().close()
+
+    async def scenario():
+        ledger = Ledger(Hanging(), publish=list, on_fatal=list)
+        await ledger.write(add("a"))
+        try:
+            return await asyncio.wait_for(ledger.close(patience=0.05), 5)
+        finally:
+            free.set()
+
+    assert asyncio.run(scenario())
+    assert hung.is_set()

@@ -36,7 +36,7 @@ from queuectld.service import attempts, change, jobs
 from queuectld.service.attempts import Circumstances, Offer
 from queuectld.service.change import Act
 from queuectld.service.staging import Staging
-from queuectld.service.submit import Ahead, Terms, Undone, enqueue
+from queuectld.service.submit import Ahead, Order, Part, Terms, Undone, enqueue
 from queuectld.service.views import Lens
 from queuectld.store.base import Query, Retention
 from queuectld.store.memory import MemoryStore
@@ -106,7 +106,7 @@ class Rules(RuleBasedStateMachine):
         self.both(lambda store: store.declare_queue("gpu"))
         raws = tuple(msgspec.Raw(b'{"command":"true","max_retries":1}') for _ in range(3))
         request = Enqueue(id=1, jobs=raws)
-        self.both(lambda store: enqueue(store, request, raws, {}, self.terms(store, "ann")))
+        self._hand_in(request, raws, {}, "ann", part=3, until=3)
 
     def both(self, work):
         """Do it in a transaction, as the store thread does; return what both answered."""
@@ -132,7 +132,9 @@ class Rules(RuleBasedStateMachine):
     # New jobs.
 
     @rule(
-        wanted=st.lists(JOBS, max_size=3),
+        wanted=st.lists(JOBS, max_size=5),
+        part=st.integers(1, 4),
+        until=st.integers(1, 9),
         owner=OWNERS,
         seconds=st.integers(0, 5),
         key=st.sampled_from([None, None, "k", "l"]),
@@ -140,7 +142,7 @@ class Rules(RuleBasedStateMachine):
         dry_run=st.sampled_from([False, False, True]),
         env=st.sampled_from([None, {"A": "1"}, {"A": "2"}]),
     )
-    def submit(self, wanted, owner, seconds, key, atomic, dry_run, env):
+    def submit(self, wanted, part, until, owner, seconds, key, atomic, dry_run, env):
         self.now += seconds
         raws = tuple(msgspec.Raw(json.dumps(job).encode()) for job in wanted)
         request = Enqueue(
@@ -148,13 +150,47 @@ class Rules(RuleBasedStateMachine):
         )
         inputs = self.staging.inputs()
         self.resent.append((request, raws, inputs, owner))
-        self.both(lambda store: enqueue(store, request, raws, inputs, self.terms(store, owner)))
+        self._hand_in(request, raws, inputs, owner, part=part, until=until)
 
-    @rule(data=st.data())
-    def send_again(self, data):
+    def _hand_in(self, request, raws, inputs, owner, *, part, until):
+        """Store it part by part until a crash, whatever size parts have in the version that is installed then."""
+        start = 0
+        while start < min(len(raws), until):
+            stop = len(raws) if request.atomic or request.dry_run else min(start + part, len(raws))
+            answer, _ = self.both(
+                lambda store, start=start, stop=stop: self._store_part(
+                    store, Order(request, raws, inputs, self.terms(store, owner)), Part(start, stop, 1)
+                )
+            )
+            # Refused as a whole, or nothing of it may stay.
+            if not isinstance(answer, tuple) or not isinstance(answer[1], int):
+                return
+            reply, start = answer
+            assert all(refused.index < start for refused in reply.refused)
+
+    @staticmethod
+    def _store_part(store, order, part):
+        known = {job.seq for job in store.find(Query(), limit=1000).jobs}
+        reply, stop = enqueue(store, order, part)
+        new = [job.id for job in store.find(Query(), limit=1000).jobs if job.seq not in known]
+        assert new == [added.id for added in reply.jobs if added.created]
+        assert len(reply.jobs) + len(reply.refused) == stop - part.start
+        return reply, stop
+
+    @rule(data=st.data(), part=st.integers(1, 4))
+    def send_again(self, data, part):
         if self.resent:
             request, raws, inputs, owner = data.draw(st.sampled_from(self.resent))
-            self.both(lambda store: enqueue(store, request, raws, inputs, self.terms(store, owner)))
+            self._hand_in(request, raws, inputs, owner, part=part, until=len(raws))
+            if request.request is not None:
+                self.complete(request, raws, inputs, owner)
+
+    def complete(self, request, raws, inputs, owner):
+        """Once more changes nothing, however it is cut."""
+        before = [job.seq for job in self.stores[0].find(Query(), limit=1000).jobs]
+        if not request.dry_run:
+            self._hand_in(request, raws, inputs, owner, part=2, until=len(raws))
+        assert [job.seq for job in self.stores[0].find(Query(), limit=1000).jobs] == before
 
     @rule(piece=st.sampled_from(["x", "yy"]))
     def stage(self, piece):
@@ -248,7 +284,8 @@ class Rules(RuleBasedStateMachine):
 
     def _spoil(self, store, raws):
         try:
-            enqueue(store, Enqueue(id=1, jobs=raws, request="k"), raws, {}, self.terms(store, "ann"))
+            order = Order(Enqueue(id=1, jobs=raws, request="k"), raws, {}, self.terms(store, "ann"))
+            enqueue(store, order, order.part(0))
         except QueueCTLError:
             store.next_token()
         attempts.claim_for(store, [Offer("w1", 1, 1)], now=self.now, boot_id="boot", ripen=True)

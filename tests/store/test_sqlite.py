@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import apsw
@@ -368,7 +371,8 @@ def test_large_jobs_of_several_states_come_in_their_order(path):
 # The log.
 
 
-def test_the_log_becomes_small_again_after_a_reader_has_held_it_up(path):
+def test_the_log_becomes_small_again_after_a_reader_has_held_it_up(path, monkeypatch):
+    monkeypatch.setattr("queuectld.store.commits._MOST_PATIENCE", 0.001)
     drive = Driver(open_store(path))
     drive.add(draft())
     log, reader = path.with_name("queue.db-wal"), open_reader(path)
@@ -386,4 +390,44 @@ def test_the_log_becomes_small_again_after_a_reader_has_held_it_up(path):
 
     assert log.stat().st_size <= 20_000_000
     reader.close()
+    drive.store.close()
+
+
+def overlap(path, inside, over):
+    """Let two readers overlap: the one goes only when the other is in."""
+    readers = [open_reader(path), open_reader(path)]
+    looks = [None, None]
+    for turn in itertools.cycle([0, 1]):
+        with ExitStack() as look:
+            look.enter_context(readers[turn].snapshot())
+            readers[turn].counts()
+            inside.set()
+            if looks[1 - turn]:
+                looks[1 - turn].close()
+            looks[turn] = look.pop_all()
+        if over.is_set():
+            break
+    for look, reader in zip(looks, readers, strict=True):
+        if look:
+            look.close()
+        reader.close()
+
+
+def test_the_log_stays_bounded_where_one_reader_is_always_inside(path, monkeypatch):
+    monkeypatch.setattr("queuectld.store.commits._LOG_LIMIT", 100)
+    monkeypatch.setattr("queuectld.store.commits._LOG_STEP", 25)
+    drive, over, inside = Driver(open_store(path)), threading.Event(), threading.Event()
+    drive.add(draft())
+
+    reading = threading.Thread(target=overlap, args=(path, inside, over))
+    reading.start()
+    inside.wait(10)
+    largest = 0
+    for index in range(400):
+        drive.add(draft(f"j{index}"))
+        largest = max(largest, Path(f"{path}-wal").stat().st_size)
+    over.set()
+    reading.join()
+
+    assert largest < 250 * 4200
     drive.store.close()

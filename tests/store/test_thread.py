@@ -294,16 +294,8 @@ def test_after_a_fatal_error_the_owner_is_told_and_everything_is_refused():
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    tried = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", mount], capture_output=True, text=True, check=False
-    )
-    if tried.returncode:
-        pytest.skip(f"a small tmpfs cannot be mounted here: {tried.stderr.strip()}")
-    yield mount
-    subprocess.run(["umount", "-l", mount], check=True)
+def small_disk(tmp_path, mount_small):
+    return mount_small(tmp_path / "disk", "1m")
 
 
 def big(name):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -44,5 +45,21 @@ def test_one_that_the_disk_does_not_give_is_not_called_damaged(path):
     )
 
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+
+    assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+@pytest.mark.parametrize("when", ["3+", "8+", "8", "15", "24+", "24", "31+"])
+def test_one_that_the_disk_gives_no_more_while_it_is_looked_into_is_not_called_damaged(path, when):
+    failing = ("strace", "-f", "-qq", "-o", "/dev/null", "-P", path, "-e", f"inject=pread64:error=EIO:when={when}")
+    code = "import sys; from pathlib import Path; from queuectld.upkeep.verdict import is_damaged\n"
+
+    done = subprocess.run(
+        [*failing, sys.executable, "-c", f"{code}print(is_damaged(Path(sys.argv[1])))", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert done.stdout == "False\n", done.stderr

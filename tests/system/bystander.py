@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import threading
 import time
@@ -62,3 +63,14 @@ def told(took: list[float]) -> str:
     ordered = sorted(took)
     middle, late = ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
     return f"{middle * 1000:.1f} ms, p99 {late * 1000:.0f} ms, at most {ordered[-1] * 1000:.0f} ms"
+
+
+@contextmanager
+def many_files(count: int = 4096) -> Iterator[None]:
+    """Let this process open so many files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(count, hard)), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -125,7 +125,8 @@ class LiveDaemon:
         ended = processes.end(self.home)
         if self.process is not None:
             self.process.wait()
-        cgroup_place.clean(roots)
+        for root in roots:
+            cgroup_place.end(root)
         return ended
 
     def log_tail(self, size: int = 4000) -> str:

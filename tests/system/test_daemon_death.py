@@ -187,6 +187,27 @@ def test_a_request_that_is_sent_again_to_the_next_daemon_makes_no_second_job(dae
         assert len(wire.ids()) == 1
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_many_jobs_whose_daemon_is_killed_between_them_are_completed_by_the_same_request(
+    daemon: LiveDaemon, parts: int
+) -> None:
+    jobs = [{"id": f"j{number}", "command": "true", "delay": 3600} for number in range(20_000)]
+    with daemon.wire() as wire, daemon.wire() as other:
+        wire.send("enqueue", jobs=jobs, request="key-1")
+        wait_for(lambda: sum(other.counts().values()) >= parts * 2000, "some are stored")
+        daemon.kill()
+    daemon.start()
+    with daemon.wire() as wire:
+        stored = sum(wire.counts().values())
+
+        again = wire.call("enqueue", jobs=jobs, request="key-1")
+
+        assert stored % 2000 == 0
+        assert [job["id"] for job in again["jobs"]] == [job["id"] for job in jobs]
+        assert [job["created"] for job in again["jobs"]] == [False] * stored + [True] * (20_000 - stored)
+        assert sum(wire.counts().values()) == 20_000
+
+
 def test_a_restart_asked_for_is_noticed_by_no_job(daemon: LiveDaemon, witness: Witness, gate: Gate) -> None:
     with daemon.wire() as wire:
         wire.enqueue(witness.command(f"{gate.wait()}; echo said"), id="long")

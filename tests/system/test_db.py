@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -92,32 +91,31 @@ def test_a_copy_overwrites_nothing(daemon: LiveDaemon, home: Path) -> None:
 
     refused = db(daemon, "backup", home / "precious")
 
-    assert refused.code != 0
-    assert "not overwritten" in refused.err
+    assert refused.code == 2
+    assert "not overwritten: name a file that is not there yet" in refused.err
     assert (home / "precious").read_text() == "precious"
 
 
 def test_a_copy_that_cannot_be_written_blames_its_directory(daemon: LiveDaemon, home: Path) -> None:
     refused = db(daemon, "backup", home / "nowhere" / "copy.db")
 
-    assert refused.code != 0
-    assert f"{home / 'nowhere'} " in refused.err
-    assert "the database" not in refused.err
+    assert refused == Ran(
+        2,
+        "",
+        f"queuectld: there is no directory {home / 'nowhere'}: make it first, or name a file somewhere else\n",
+    )
 
 
-def test_a_copy_for_which_there_is_no_space_is_not_there_at_all(daemon: LiveDaemon, home: Path) -> None:
-    small = home / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", small], check=False).returncode:
-        pytest.skip("may not mount file systems here")
-    try:
-        refused = db(daemon, "backup", small / "copy.db")
+def test_a_copy_for_which_there_is_no_space_is_not_there_at_all(
+    daemon: LiveDaemon, home: Path, mount_small: Callable[[Path, str], Path]
+) -> None:
+    small = mount_small(home / "small", "16k")
 
-        assert refused.code == 74
-        assert "full" in refused.err
-        assert list(small.iterdir()) == []
-    finally:
-        subprocess.run(["umount", small], check=True)
+    refused = db(daemon, "backup", small / "copy.db")
+
+    assert refused.code == 74
+    assert "full" in refused.err
+    assert list(small.iterdir()) == []
 
 
 def test_a_restored_queue_is_what_it_was_then_and_nothing_of_later_runs(
@@ -171,13 +169,32 @@ def test_what_is_no_whole_copy_changes_nothing(daemon: LiveDaemon, home: Path) -
         file.seek(60)
         file.write((1000).to_bytes(4, "big"))
 
-    codes = [db(daemon, "restore", home / name).code for name in ("copy.db", "text", "newer", "nothing")]
+    (home / "empty").touch()
+    names = {"copy.db": "is cut off", "text": "is not a database", "empty": "is empty", "newer": "has format 1000"}
 
-    assert codes == [65, 65, 65, 65]
+    refused = {name: db(daemon, "restore", home / name) for name in names}
+
+    assert {done.code for done in refused.values()} == {65}
+    for name, what in names.items():
+        assert f"{home / name} {what}" in refused[name].err or name == "newer", refused[name]
+        assert what in refused[name].err
+        assert "move it" not in refused[name].err
+    assert "it is no backup of a queue, and nothing was changed" in refused["empty"].err
     assert (daemon.state / "queue.db").read_bytes() == before
     assert not list(daemon.state.glob("queue.db.*"))
     daemon.start()
     assert daemon.state_of(job) == "pending"
+
+
+def test_what_is_no_file_at_all_is_bad_input_for_a_restore(daemon: LiveDaemon, home: Path) -> None:
+    daemon.stop()
+    (home / "place").mkdir()
+
+    refused = [db(daemon, "restore", home / name) for name in ("nothing", "place")]
+
+    assert [done.code for done in refused] == [2, 2]
+    assert f"{home / 'nothing'} is not there: name a file" in refused[0].err
+    assert f"{home / 'place'} is a directory: name a file" in refused[1].err
 
 
 def test_a_damaged_database_is_replaced_and_kept(daemon: LiveDaemon, home: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -16,21 +15,14 @@ from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
 from tests.system.wire import RefusedError, Wire
 
-SIZE = 32 * 1024 * 1024
 # Of something else, which a person removes in the end.
 BALLAST = b"\0" * 1024 * 1024
 
 
 @pytest.fixture
-def state(home: Path) -> Iterator[Path]:
+def state(home: Path, mount_small: Callable[[Path, str], Path]) -> Path:
     """The state directory of the daemon of this test, on a file system of 32 MiB."""
-    state = home / "state"
-    state.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700", "none", str(state)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("may not mount file systems here")
-    yield state
-    subprocess.run(["umount", str(state)], check=True)
+    return mount_small(home / "state", "32m")
 
 
 @pytest.fixture
@@ -108,7 +100,7 @@ def test_what_is_under_way_comes_to_its_end_on_a_full_disk_and_new_jobs_are_take
 
         wait_for(lambda: refusal_of(wire) is None, "jobs are taken again")
         assert not [text for text in wire.call("status")["problems"] if "disk" in text]
-        assert (state / "reserve").stat().st_blocks * 512 == SIZE // 8
+        assert (state / "reserve").stat().st_blocks * 512 == 4 * 1024 * 1024
     assert daemon.pid == pid
     assert daemon.stop() == 0
     events = [line["event"] for line in daemon.log_lines()]

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.system.livedaemon import LiveDaemon
+from tests.system.livedaemon import DAEMON, LiveDaemon
 from tests.system.waiting import wait_for
+from tests.system.wire import RefusedError
 
 # A user that has no other processes: what its daemon and workers are is all that counts against its limit.
 NOBODY = 54_321
@@ -154,3 +155,87 @@ def test_a_daemon_that_may_have_no_threads_says_so(new_daemon: Callable[..., Liv
     assert "the host does not let it run: " in daemon.log_tail()
     assert "no thread can be started" in daemon.log_tail()
     assert "Traceback" not in daemon.log_tail()
+
+
+# What the host does to the state directory.
+
+READ_ONLY = ("unshare", "-m", "sh", "-c", 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"')
+
+
+def may_use(*prefix: str | Path) -> None:
+    """Skip the test where this is not to be had."""
+    tried = subprocess.run([*prefix, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"needs root: {tried.stderr.strip()}")
+
+
+def ended(daemon: LiveDaemon, *prefix: str) -> tuple[int, str]:
+    """Start a daemon that ends soon; return its exit code, and the last thing that it said."""
+    daemon.launch(*prefix)
+    assert daemon.process is not None
+    return daemon.process.wait(30), daemon.log_tail().splitlines()[-1]
+
+
+def test_on_a_disk_that_may_only_be_read_the_daemon_says_so(new_daemon: Callable[..., LiveDaemon]) -> None:
+    daemon = new_daemon().start()
+    daemon.stop()
+    read_only = (*READ_ONLY, str(daemon.state))
+    may_use(*read_only)
+
+    code, said = ended(daemon, *read_only)
+    checked = daemon.run([*read_only, *DAEMON, "--check"])
+
+    assert (code, checked.returncode) == (74, 74)
+    assert "mounted read-only" in said
+    assert b"mounted read-only" in checked.stderr
+
+
+def test_where_files_may_not_be_as_large_as_the_database_the_daemon_says_so(
+    new_daemon: Callable[..., LiveDaemon],
+) -> None:
+    daemon = new_daemon().start()
+    with daemon.wire() as wire:
+        wire.enqueue("true", id="kept", delay=3600)
+    daemon.stop()
+    size = (daemon.state / "queue.db").stat().st_size
+
+    daemon.start("prlimit", f"--fsize={size // 2}")
+    with contextlib.suppress(OSError, RefusedError), daemon.wire() as wire:
+        for _ in range(1000):
+            wire.enqueue(f": {'x' * 3000}", delay=3600)
+
+    assert daemon.process is not None
+    assert daemon.process.wait(30) == 74
+    assert "ulimit -f" in daemon.log_tail().splitlines()[-1]
+    daemon.start()
+    assert daemon.state_of("kept") == "pending"
+
+
+def test_a_state_directory_in_which_its_own_user_may_not_write_is_refused(
+    new_daemon: Callable[..., LiveDaemon],
+) -> None:
+    may_use(*AS_NOBODY)
+    daemon = new_daemon()
+    daemon.state.mkdir(mode=0o500)
+    os.chown(daemon.state, NOBODY, NOBODY)
+
+    code, said = ended(daemon, *AS_NOBODY)
+
+    assert code == 74
+    assert f"chmod 700 {daemon.state}" in said
+    assert list(daemon.state.iterdir()) == []
+
+
+def test_what_is_no_file_among_the_outcomes_holds_up_no_start(new_daemon: Callable[..., LiveDaemon]) -> None:
+    daemon = new_daemon().start()
+    with daemon.wire() as wire:
+        store = wire.call("status")["store"]
+    daemon.stop()
+    for name in (f"{store}.7", "other.8"):
+        os.mkfifo(daemon.state / "outcomes" / name)
+
+    daemon.start()
+
+    with daemon.wire() as wire:
+        done = wire.enqueue("true")
+    daemon.wait_for_state(done, "completed")

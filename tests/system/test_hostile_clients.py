@@ -8,14 +8,18 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from threading import Thread
 
 import pytest
 
-from tests.system.bystander import LATER, MIB, memory, others_are_served, served_in_time
+from tests.system.bystander import LATER, MIB, many_files, memory, others_are_served, served_in_time
 from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
 from tests.system.wire import RefusedError, Wire
 
+needs_files = pytest.mark.skipif(
+    resource.getrlimit(resource.RLIMIT_NOFILE)[1] < 4096, reason="this host allows too few files"
+)
 DEEP = "[" * 5000 + "]" * 5000
 
 # A line, and the code of its answer.
@@ -110,13 +114,10 @@ def test_a_line_of_a_hundred_megabytes_costs_no_memory_and_no_time(daemon: LiveD
     assert served_in_time(took)
 
 
+@needs_files
 def test_two_thousand_clients_that_say_nothing_are_borne(daemon: LiveDaemon) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 4096:
-        pytest.skip("this host allows too few files")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
     before = memory(daemon)
-    with ExitStack() as stack, others_are_served(daemon) as took:
+    with many_files(), ExitStack() as stack, others_are_served(daemon) as took:
         for _ in range(2000):
             stack.enter_context(daemon.wire())
         with daemon.wire() as wire:
@@ -127,7 +128,6 @@ def test_two_thousand_clients_that_say_nothing_are_borne(daemon: LiveDaemon) -> 
     assert served_in_time(took)
     with daemon.wire() as wire:
         wait_for(lambda: wire.call("status")["connections"] == 1, "all are gone")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def flood(socks: list[socket.socket], data: bytes) -> None:
@@ -150,13 +150,10 @@ def flood(socks: list[socket.socket], data: bytes) -> None:
             time.sleep(0.01)
 
 
+@needs_files
 def test_two_thousand_half_lines_of_a_megabyte_are_not_kept(daemon: LiveDaemon) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 4096:
-        pytest.skip("this host allows too few files")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
     before = memory(daemon)
-    with ExitStack() as stack, others_are_served(daemon) as took:
+    with many_files(), ExitStack() as stack, others_are_served(daemon) as took:
         socks = [stack.enter_context(daemon.wire()).socket for _ in range(2000)]
         for sock in socks:
             sock.setblocking(False)
@@ -167,7 +164,6 @@ def test_two_thousand_half_lines_of_a_megabyte_are_not_kept(daemon: LiveDaemon) 
     assert meanwhile - before < 160
     assert served_in_time(took)
     assert any(line["event"] == "client.refused" for line in daemon.log_lines())
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_what_all_connections_stage_is_bounded(daemon: LiveDaemon) -> None:
@@ -186,6 +182,28 @@ def test_what_all_connections_stage_is_bounded(daemon: LiveDaemon) -> None:
     assert refused == {"too_much_held"}
     assert meanwhile - before < 220
     assert served_in_time(took)
+
+
+def test_large_requests_of_many_connections_are_carried_out_a_few_at_a_time(daemon: LiveDaemon) -> None:
+    before = memory(daemon)
+    job = {"command": "true", "delay": 3600, "stdin": "x" * (MIB - 1000)}
+    line = json.dumps({"id": 1, "op": "enqueue", "jobs": [job]}).encode() + b"\n"
+    with ExitStack() as stack, others_are_served(daemon) as took:
+        wires = [stack.enter_context(daemon.wire()) for _ in range(40)]
+        senders = [Thread(target=wire.raw, args=(line * 8,)) for wire in wires]
+        for sender in senders:
+            sender.start()
+        wires[0].line()
+        meanwhile = memory(daemon)
+        for wire in wires:
+            for _ in range(8 - (wire is wires[0])):
+                assert "ok" in wire.line()
+        for sender in senders:
+            sender.join()
+
+    assert meanwhile - before < 130
+    assert served_in_time(took)
+    wait_for(lambda: memory(daemon) - before < 24, "the memory is given back")
 
 
 def test_clients_that_stay_cannot_take_the_files_that_the_queue_needs(new_daemon: Callable[..., LiveDaemon]) -> None:

@@ -126,6 +126,60 @@ def test_a_configuration_that_is_not_valid_is_refused_and_named(daemon: LiveDaem
     assert "exit code 78" in refused.value.message
 
 
+def test_a_port_that_somebody_else_has_is_refused_and_nothing_changes(daemon: LiveDaemon) -> None:
+    token = daemon.home / "token"
+    token.write_text("a-token-of-more-than-16-characters")
+    token.chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as other, daemon.wire() as wire:
+        daemon.configure(workers=1, tcp=f"127.0.0.1:{other.getsockname()[1]}", token_file=token)
+
+        with pytest.raises(RefusedError) as refused:
+            wire.call("reexec")
+
+        assert refused.value.code == "check_failed"
+        assert "Address already in use" in refused.value.message
+        assert wire.call("ping")
+    # Free again.
+    reexec(daemon)
+
+
+def test_a_socket_where_none_can_be_made_is_refused_and_nothing_changes(daemon: LiveDaemon) -> None:
+    place = daemon.home / "file"
+    place.touch()
+    daemon.configure(workers=1, socket=place)
+
+    with daemon.wire() as wire, pytest.raises(RefusedError) as refused:
+        wire.call("reexec")
+
+    assert f"{place} exists and is not a socket" in refused.value.message
+    assert daemon.answers()
+
+
+@pytest.mark.parametrize("spoilt", ["queuectld.toml", "state/overrides.json"])
+def test_a_configuration_that_is_spoilt_after_the_check_leaves_the_one_in_force(
+    new_daemon: Callable[..., LiveDaemon], gate: Gate, spoilt: str
+) -> None:
+    daemon = new_daemon(workers=3, max_retries=5)
+    installation = Installation(daemon)
+    daemon.start()
+    with daemon.wire() as wire:
+        wire.call("config_set", key="priority_step", value=77)
+        before = wire.call("config_list")
+        job = wire.enqueue(gate.wait())
+    daemon.worker_of(job)
+
+    in_between(daemon, installation)
+    (daemon.home / spoilt).write_text("max_retrys 3")
+    installation.open()
+
+    with daemon.wire() as wire:
+        assert wire.call("config_list") == before
+    [rejected] = [line for line in daemon.log_lines() if line["event"] == "config.rejected"]
+    assert spoilt in rejected["error"]
+    gate.open()
+    assert daemon.wait_for_state(job, "completed")["attempts"] == 1
+
+
 def test_an_older_database_is_no_reason_to_refuse(installed: tuple[LiveDaemon, Installation]) -> None:
     daemon, installation = installed
     newer = daemon.home / "migrations"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -142,6 +141,25 @@ def test_while_the_disk_is_slow(daemon: LiveDaemon, witness: Witness, gate: Gate
 
 
 @needs_strace
+def test_while_the_disk_takes_nothing_any_more(daemon: LiveDaemon, witness: Witness, gate: Gate) -> None:
+    daemon.start()
+    run_long(daemon, witness, gate)
+    with slow(daemon, "fdatasync,fsync", 60.0), daemon.wire() as wire:
+        wire.send("enqueue", jobs=[{"command": "true"}])
+        since = time.monotonic()
+        daemon.process.send_signal(signal.SIGTERM)
+        # Like a thread that waits for a disk, one that is held up keeps the dead process in the table.
+        wait_for(lambda: not processes.alive(daemon.process.pid), "it has ended", deadline=30)
+        # What was asked is answered for a moment, then the disk is waited for.
+        assert time.monotonic() - since < BOUND + 0.5 + 1.0
+    assert daemon.process.wait(30) == 74
+    wait_for(lambda: not processes.of(daemon.home), "the workers end")
+    daemon.start()
+    gate.open()
+    daemon.wait_for_state("job", "completed")
+
+
+@needs_strace
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_while_the_store_is_closed_for_the_next_program(
     daemon: LiveDaemon, witness: Witness, gate: Gate, number: signal.Signals
@@ -163,14 +181,11 @@ def test_while_the_store_is_closed_for_the_next_program(
 
 class TestOnAFullDisk:
     @pytest.fixture
-    def daemon(self, home: Path, new_daemon: Callable[..., LiveDaemon]) -> Iterator[LiveDaemon]:
-        state = home / "state"
-        state.mkdir(mode=0o700)
-        mount = ["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "none", str(state)]
-        if subprocess.run(mount, capture_output=True, check=False).returncode:
-            pytest.skip("may not mount file systems here")
-        yield new_daemon(workers=2, shutdown_grace=GRACE, kill_after=KILL_AFTER)
-        subprocess.run(["umount", str(state)], check=True)
+    def daemon(
+        self, home: Path, mount_small: Callable[[Path, str], Path], new_daemon: Callable[..., LiveDaemon]
+    ) -> LiveDaemon:
+        mount_small(home / "state", "8m")
+        return new_daemon(workers=2, shutdown_grace=GRACE, kill_after=KILL_AFTER)
 
     def test_what_ran_is_taken_up_when_there_is_space(self, daemon: LiveDaemon, witness: Witness, gate: Gate) -> None:
         daemon.start()

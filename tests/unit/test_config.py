@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuectld import values
-from queuectld.config import Config, Holder, load, policy, worker_limit
+from queuectld.config import Config, Holder, Sources, load, policy, restore, worker_limit
 from queuectld.domain.policy import Policy
 from queuectld.errors import BadConfigError, NoSuchKeyError
 from queuectld.keys import KEYS, find_key, schema
@@ -268,6 +268,20 @@ def test_a_crash_while_writing_leaves_the_old_overrides(sources, monkeypatch):
 
     assert sources.load().config.jitter == 0.1
     assert list(sources.overrides.parent.iterdir()) == [sources.overrides]
+
+
+def test_what_was_in_force_can_be_restored_without_its_files(sources):
+    environ = {"QUEUECTLD_JITTER": "0.5"}
+    text = "max_retries = 9\n[retention]\nfinished = '2d'"
+    loaded = sources.load(text, environ).with_override("shell", "/bin/bash", "anna", 1.0).paused("bert", 2.0)
+    handed = msgspec.json.decode(msgspec.json.encode(loaded.sources()), type=Sources)
+
+    assert restore(handed, environ) == loaded
+
+
+def test_what_this_version_does_not_take_is_not_restored():
+    with pytest.raises(BadConfigError, match="no configuration key `invented`"):
+        restore(Sources(config_file="/q.toml", file={"invented": 1}, overrides={}), {})
 
 
 def test_everybody_sees_a_new_configuration_at_once_and_is_told_what_waits(sources):

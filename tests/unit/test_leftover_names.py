@@ -5,10 +5,7 @@ from queuectld.worker.procfs import Stat
 
 
 def processes(count):
-    return [
-        Stat(pid=number, name="sleep", state="S", ppid=1, pgrp=1, session=1, start=1, cpu_ticks=0)
-        for number in range(count)
-    ]
+    return [Stat(pid=number, name="sleep", state="S", ppid=1, pgrp=1, session=1, start=1) for number in range(count)]
 
 
 def test_what_a_command_leaves_is_named():

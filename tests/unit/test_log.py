@@ -333,6 +333,8 @@ def test_every_line_in_the_code_has_a_name_from_the_vocabulary_and_honest_fields
         assert set(named) <= set(log_events.EVENTS), f"{place}: {named} is not in queuectld/log_events.py"
         reserved = set(keywords) & (set(log_events.CORE) | log_line.SECRET)
         assert not reserved, f"{place}: {reserved} cannot be fields of a line"
+        untyped = set(keywords) - set(log_events.FIELDS) - {"event_name", "exc_info"}
+        assert not untyped, f"{place}: {untyped} have no type in queuectld/log_events.py"
 
 
 def test_every_name_of_the_vocabulary_is_used_and_there_are_no_others():

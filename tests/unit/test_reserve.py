@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
 from queuectld.errors import DiskFullError
@@ -12,14 +10,9 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def disk(tmp_path):
+def disk(tmp_path, mount_small):
     """A file system of 4 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={4 * MIB}", "none", place], check=False).returncode:
-        pytest.skip("may not mount file systems here")
-    yield place
-    subprocess.run(["umount", place], check=True)
+    return mount_small(tmp_path / "disk", "4m")
 
 
 def fill(path, size):

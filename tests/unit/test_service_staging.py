@@ -29,7 +29,7 @@ def test_inputs_grow_piece_by_piece():
 
 
 def test_too_many_jobs_are_refused_and_nothing_of_them_kept(monkeypatch):
-    monkeypatch.setattr(staging, "JOBS_LIMIT", 500)
+    monkeypatch.setattr(staging, "_STAGED_JOBS_LIMIT", 500)
     store = Staging()
     store.put(Stage(id=1, key="a", jobs=(msgspec.Raw(b"1"),)))
 

@@ -57,8 +57,8 @@ def test_a_clock_that_was_set_back_makes_no_negative_duration(make_job):
     assert job_view(job, lens()).duration == 0.0
 
 
-def test_a_live_attempt_has_no_end():
-    attempt = Attempt(
+def make_attempt(**fields):
+    return Attempt(
         token=7,
         job=1,
         number=2,
@@ -68,9 +68,12 @@ def test_a_live_attempt_has_no_end():
         boot_id="b",
         queued_at=1.0,
         claimed_at=2.0,
-        pid=11,
-        started_at=3.0,
+        **fields,
     )
+
+
+def test_a_live_attempt_has_no_end():
+    attempt = make_attempt(pid=11, started_at=3.0)
 
     view = attempt_view(attempt)
 
@@ -79,18 +82,7 @@ def test_a_live_attempt_has_no_end():
 
 def test_an_ended_attempt_tells_what_its_worker_saw():
     outcome = Outcome(reason=Reason.EXITED, ended_at=9.0, exit_code=3, started_at=4.0, output_bytes=5)
-    attempt = Attempt(
-        token=7,
-        job=1,
-        number=2,
-        worker="w1",
-        worker_pid=10,
-        worker_start=1,
-        boot_id="b",
-        queued_at=1.0,
-        claimed_at=2.0,
-        outcome=outcome,
-    )
+    attempt = make_attempt(outcome=outcome)
 
     view = attempt_view(attempt)
 

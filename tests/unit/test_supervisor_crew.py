@@ -1,4 +1,4 @@
-"""The crew lets go of its workers when the daemon leaves them to the next one."""
+"""The crew tells its workers apart, and lets go of them when the daemon leaves them to the next one."""
 
 from __future__ import annotations
 
@@ -83,3 +83,73 @@ def test_a_hello_that_is_read_after_that_of_a_later_connection_is_of_the_past() 
     assert first is third is uncounted
     assert second is None
     assert guests.told == [1, 3, 0]
+
+
+class Registry:
+    """Knows of its workers that they are its own, and when they die."""
+
+    uid = 0
+
+    def __init__(self) -> None:
+        self.known: set[int] = set()
+        self.started = 7
+        self.deaths: list[Any] = []
+
+    def spawn(self, _name: str, _orphan_timeout: float) -> tuple[int, int]:
+        self.started += 1
+        return 200, self.started
+
+    def start_time(self, _pid: int) -> int:
+        return self.started
+
+    def watch(self, _pid: int, gone: Any) -> Any:
+        self.deaths.append(gone)
+        return SimpleNamespace(close=lambda: None)
+
+    def know(self, pid: int) -> None:
+        self.known.add(pid)
+
+    def disown(self, pid: int) -> None:
+        self.known.discard(pid)
+
+
+class Mourners:
+    """Takes note of who dies and who comes."""
+
+    def __init__(self) -> None:
+        self.dead: list[str] = []
+        self.here: list[str] = []
+
+    def on_death(self, worker: Any) -> None:
+        self.dead.append(worker.name)
+        worker.link.died()
+
+    def on_hello(self, worker: Any, _hello: Any) -> None:
+        self.here.append(worker.name)
+
+
+def test_a_worker_that_was_given_the_number_of_a_dead_one_is_another() -> None:
+    """As long as what the dead one left is being ended, its attempt counts, and both have that number."""
+    registry, mourners = Registry(), Mourners()
+
+    async def scenario() -> None:
+        crew = Crew(SimpleNamespace(machine=registry, store="5" * 32, clock=lambda: 0.0), mourners)  # type: ignore[arg-type,type-var]
+        first = crew.spawn(60.0)
+        assert first is not None
+        first.link.claimed(63)
+        second = crew.spawn(60.0)
+        registry.deaths[0]()
+        said = {"protocol": CHANNEL_VERSION, "store": "5" * 32, "pid": 200, "pid_start": 9, "connection": 1}
+        greeted = crew.recognise(Door(), Hello(**said, name="w2", state=Idle()))
+
+        assert list(crew) == [first, second]
+        assert crew.with_token(63) is first
+        assert greeted is second
+        crew.forget(first)
+        assert list(crew) == [second]
+
+    asyncio.run(scenario())
+
+    assert mourners.dead == ["w1"]
+    assert mourners.here == ["w2"]
+    assert registry.known == {200}

@@ -37,7 +37,7 @@ from queuectld.supervisor.actions import (
     Settle,
     Unfile,
 )
-from queuectld.supervisor.link import Link, Phase
+from queuectld.supervisor.link import Phase, WorkerLink
 
 STORE = "5" * 32
 OUTCOME = Outcome(reason=Reason.EXITED, exit_code=0, ended_at=1.0)
@@ -52,7 +52,7 @@ def run(token=1):
 
 
 def running(token=1):
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
     link.claimed(token)
@@ -70,7 +70,7 @@ def sent(actions):
 
 
 def test_a_new_worker_is_welcomed_and_available():
-    assert Link(STORE).hello(hello()) == [Send(Welcome(protocol=CHANNEL_VERSION, store=STORE)), Available()]
+    assert WorkerLink(STORE).hello(hello()) == [Send(Welcome(protocol=CHANNEL_VERSION, store=STORE)), Available()]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_new_worker_is_welcomed_and_available():
     ],
 )
 def test_a_worker_of_the_version_before_is_seen_to_its_end_and_given_nothing(state, follows):
-    link = Link(STORE, token=1 if isinstance(state, Running) else None)
+    link = WorkerLink(STORE, token=1 if isinstance(state, Running) else None)
 
     actions = link.hello(hello(state, protocol=CHANNEL_VERSION - 1))
 
@@ -92,18 +92,18 @@ def test_a_worker_of_the_version_before_is_seen_to_its_end_and_given_nothing(sta
 
 
 def test_what_a_worker_of_the_version_before_has_ended_is_recorded_and_it_goes():
-    link = Link(STORE, token=1)
+    link = WorkerLink(STORE, token=1)
 
     assert Settle(1, OUTCOME) in link.hello(hello(Holding(1, OUTCOME), protocol=CHANNEL_VERSION - 1))
     assert link.settled(1, recorded=True) == [Unfile(1), Send(Recorded(1)), Send(Exit())]
 
 
 def test_a_worker_of_an_unknown_protocol_is_refused():
-    assert Link(STORE).hello(hello(protocol=99)) == [Refuse()]
+    assert WorkerLink(STORE).hello(hello(protocol=99)) == [Refuse()]
 
 
 def test_a_claimed_job_is_sent():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
 
@@ -115,7 +115,7 @@ def test_a_claimed_job_is_sent():
 
 
 def test_a_worker_that_got_no_job_is_available_again():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
 
@@ -232,7 +232,7 @@ def test_an_outcome_on_its_way_to_disk_is_not_recorded_twice():
 
 
 def test_an_end_on_record_whose_confirmation_never_left_shows_that_the_next_job_never_arrived():
-    link = Link(STORE, token=2)
+    link = WorkerLink(STORE, token=2)
     link.hello(hello(Holding(1, OUTCOME)))
 
     actions = link.settled(1, recorded=True)
@@ -242,13 +242,13 @@ def test_an_end_on_record_whose_confirmation_never_left_shows_that_the_next_job_
 
 
 def test_a_worker_of_another_store_ends_what_it_runs_and_goes():
-    actions = Link(STORE).hello(hello(Running(9), store="6" * 32))
+    actions = WorkerLink(STORE).hello(hello(Running(9), store="6" * 32))
 
     assert sent(actions) == [Welcome(protocol=CHANNEL_VERSION, store=STORE), Stale(9), Exit()]
 
 
 def test_an_outcome_for_another_store_is_dropped():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
 
     assert Stale(9) in sent(link.hello(hello(Holding(9, OUTCOME), store="6" * 32)))
     assert link.phase is Phase.IDLE
@@ -278,7 +278,7 @@ def test_the_last_words_of_the_dead_count():
 
 
 def test_a_job_claimed_for_the_dead_goes_back():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
     link.died()
@@ -289,14 +289,14 @@ def test_a_job_claimed_for_the_dead_goes_back():
 
 
 def test_an_idle_worker_that_dies_is_removed():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
 
     assert [*link.died(), *link.disconnected()] == [Remove()]
 
 
 def test_a_worker_that_never_said_a_word_is_removed_when_it_dies():
-    assert Link(STORE).died() == [Remove()]
+    assert WorkerLink(STORE).died() == [Remove()]
 
 
 def test_a_retiring_worker_ends_after_its_job():
@@ -308,7 +308,7 @@ def test_a_retiring_worker_ends_after_its_job():
 
 
 def test_a_worker_that_retires_while_a_job_is_on_its_way_to_it_runs_that_first():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
 
@@ -344,14 +344,14 @@ def test_a_cancel_is_not_forgotten_in_a_shutdown():
 
 
 def test_what_does_not_run_cannot_be_stopped():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
 
     assert link.stop(Reason.CANCELLED, grace=0.0, kill_after=None) == []
 
 
 def test_input_that_cannot_be_written_gives_the_job_back_as_the_hosts_fault():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
     link.claimed(3)
@@ -373,7 +373,7 @@ def test_the_end_before_is_confirmed_also_if_the_next_job_cannot_be_started():
 
 @pytest.mark.parametrize("reason", [Reason.CANCELLED, Reason.INTERRUPTED])
 def test_a_job_that_is_to_end_before_its_command_was_sent_never_starts(reason):
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
     link.claimed(3)
@@ -383,7 +383,7 @@ def test_a_job_that_is_to_end_before_its_command_was_sent_never_starts(reason):
 
 
 def test_a_greeting_before_the_command_was_sent_changes_nothing():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
     link.claimed(3)
@@ -393,7 +393,7 @@ def test_a_greeting_before_the_command_was_sent_changes_nothing():
 
 
 def test_a_worker_that_dies_before_its_command_was_sent_has_not_lost_the_job():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
     link.claimed(3)
@@ -416,7 +416,7 @@ def test_a_worker_that_comes_back_after_its_next_job_was_withdrawn_is_told_of_th
 
 @pytest.mark.parametrize("claims", [True, False])
 def test_a_confirmation_that_got_lost_is_repeated_without_disturbing_a_claim(claims):
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
 
@@ -436,7 +436,7 @@ def test_the_dead_are_given_no_work_even_before_they_are_read_to_the_end():
 
 
 def test_what_was_claimed_for_the_dead_is_not_sent_even_before_they_are_read_to_the_end():
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.offered()
     link.died()
@@ -479,7 +479,7 @@ class AnyOrder:
 
     def __init__(self, seed):
         self.dice = random.Random(seed)
-        self.link = Link(STORE)
+        self.link = WorkerLink(STORE)
         # What the worker has: the command it runs, the outcome it holds; and whether it was told to go.
         self.runs = self.holds = None
         self.told_to_go = False
@@ -672,7 +672,7 @@ def test_whatever_happens_no_attempt_is_forgotten_or_given_twice_and_no_stop_is_
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMING, Phase.PREPARING, Phase.SETTLING])
 def test_a_greeting_does_not_disturb_what_is_on_its_way_to_the_store(phase):
-    link = Link(STORE)
+    link = WorkerLink(STORE)
     link.hello(hello())
     link.phase = phase
 

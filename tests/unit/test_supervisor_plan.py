@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuectld.supervisor.link import Phase
-from queuectld.supervisor.plan import Kill, Limits, Picture, Retire, Spawn, Vitals, plan
+from queuectld.supervisor.plan import Kill, Picture, PoolLimits, Retire, Spawn, Vitals, plan
 
-LIMITS = Limits(bound=4, asked=0, demand=0, heartbeat=15, idle=600, memory=100, descriptors=50)
+LIMITS = PoolLimits(bound=4, asked=0, demand=0, heartbeat=15, idle=600, memory=100, descriptors=50)
 GOOD = Vitals("S", 10, 10, 0.0)
 
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from queuectld.host.threads import Loop, ready_threads, threads_needed
+from queuectld.host.threads import EventLoop, ready_threads, threads_needed
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_loop_runs_to_its_end_where_no_thread_can_be_started(no_more_threads) 
         no_more_threads(0)
         return await asyncio.to_thread(lambda: threading.current_thread().name)
 
-    with asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
         assert runner.run(work()).startswith("helper")
 
 
@@ -65,7 +65,7 @@ def test_a_loop_waits_at_its_end_for_what_runs_in_threads() -> None:
         asyncio.get_running_loop().set_default_executor(ready_threads(1, "helper"))
         asyncio.get_running_loop().run_in_executor(None, lambda: (threading.Event().wait(0.05), over.set()))
 
-    with asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
         runner.run(work())
 
     assert over.is_set()

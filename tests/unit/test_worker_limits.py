@@ -10,7 +10,7 @@ import pytest
 
 from queuectld.protocol.worker_messages import Reason, RunSpec
 from queuectld.worker import cgroups, oom
-from queuectld.worker.limits import Limits
+from queuectld.worker.limits import LimitGuard
 
 MIB = 1 << 20
 
@@ -31,7 +31,7 @@ def cgroup(tmp_path):
 
 def limits(cgroup, **fields):
     spec = RunSpec(job="j", argv=("true",), cwd="/", env=msgspec.Raw(b"{}"), output="/o", output_limit=10, **fields)
-    return Limits(msgspec.structs.replace(spec, cgroup=str(cgroup)), 0.0)
+    return LimitGuard(msgspec.structs.replace(spec, cgroup=str(cgroup)), 0.0)
 
 
 def test_where_the_kernel_holds_to_the_limit_of_memory_nobody_else_looks(cgroup):

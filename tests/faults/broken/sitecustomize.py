@@ -54,7 +54,7 @@ def kill_the_leader_only() -> None:
     from queuectld.supervisor import rescue
     from queuectld.worker.tree import Tree
 
-    kill_set = rescue._kill_set
+    kill_set = rescue.kill_set
 
     def leader(remains: Any, *others: Any) -> list[Any]:
         return [process for process in kill_set(remains, *others) if process.pid == remains.pid]
@@ -63,7 +63,7 @@ def kill_the_leader_only() -> None:
     Tree.others = lambda _self: []
     Tree.clear = lambda self: clear(self) or True
     Tree.signal_group = lambda self, number: os.kill(self._leader, number)
-    rescue._kill_set = leader
+    rescue.kill_set = leader
 
 
 def ignore_outcome_files() -> None:
