@@ -51,12 +51,10 @@ from queuectld.server.who import Peer
 from queuectld.service import jobs
 from queuectld.service.staging import Staging
 from queuectld.service.status import Basis, report
-from queuectld.service.submit import Order, Terms, enqueue
+from queuectld.service.submit import PART, Order, Terms, enqueue
 from queuectld.service.views import iso
 
 _STAGED: Final = b'"staged"'
-# Jobs of a request above which they are not read while others wait for the store.
-_MANY: Final = 500
 
 
 def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
@@ -145,7 +143,7 @@ def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Plan:
     terms = Terms(user, desk.config, desk.policy, desk.control.limit, desk.ahead, desk.clock())
     order = Order(request, jobs, inputs, terms)
     part = order.part(0)
-    if len(jobs) <= _MANY and part.stop == len(jobs):
+    if len(jobs) <= PART and part.stop == len(jobs):
         return Write(lambda store: enqueue(store, order, part)[0], part.weight, sheds=True)
     return Change(lambda _settled: enqueue_many(desk, order))
 
