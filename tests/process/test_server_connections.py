@@ -500,7 +500,7 @@ def test_what_is_staged_and_taken_up_counts_until_it_is_stored_though_its_client
 
 def test_what_was_staged_for_a_request_that_could_not_begin_is_forgotten_with_its_connection(rig, client):
     gate = hold_up_the_store(rig)
-    client.ok(op="stage", key="a", jobs=[{"command": "true"}] * 600)
+    client.ok(op="stage", key="a", jobs=[{"command": "true"}] * 2500)
     client.send(op="enqueue", jobs=[{"command": "true"}])
     client.send(op="enqueue", staged="a")
     session = next(iter(rig.call(lambda: set(rig.server._sessions))))
