@@ -521,7 +521,7 @@ def test_large_requests_of_many_connections_wait_for_one_another_and_none_is_los
     for client in clients:
         for _ in range(5):
             client.send(op="enqueue", jobs=large)
-    wait_for(lambda: rig.call(lambda: sum(session._crowded for session in rig.server._sessions)) == 3, "three wait")
+    wait_for(lambda: rig.call(lambda: sum(session._crowded for session in rig.server._sessions)) >= 3, "the others wait")
 
     # Of 20,000 bytes each, behind what holds the store up.
     assert rig.call(lambda: rig.desk.ledger.progress[0]) == 1 + 7
