@@ -513,22 +513,22 @@ def test_what_was_staged_for_a_request_that_could_not_begin_is_forgotten_with_it
 
 
 def test_large_requests_of_many_connections_wait_for_one_another_and_none_is_lost(rig, monkeypatch):
-    monkeypatch.setattr(rig.server, "_under_way", UnderWay(Share(user=150_000, everybody=150_000)))
+    monkeypatch.setattr(rig.server, "_under_way", UnderWay(Share(user=50_000, everybody=50_000)))
     gate = hold_up_the_store(rig)
     clients = [rig.connect() for _ in range(4)]
-    large = [{"command": "true", "note": "x" * 2000}] * 10
+    large = [{"command": "true", "note": "x" * 1000}] * 10
 
     for client in clients:
-        for _ in range(5):
+        for _ in range(3):
             client.send(op="enqueue", jobs=large)
     wait_for(lambda: rig.call(lambda: sum(session._crowded for session in rig.server._sessions)) >= 3, "the others wait")
 
-    # Of 20,000 bytes each, behind what holds the store up.
-    assert rig.call(lambda: rig.desk.ledger.progress[0]) == 1 + 7
+    # Of 10,000 bytes each, behind what holds the store up.
+    assert rig.call(lambda: rig.desk.ledger.progress[0]) == 1 + 4
     assert "ok" in rig.connect().ask(op="ping")
     gate.set()
     for client in clients:
-        assert all(len(client.receive()["ok"]["jobs"]) == 10 for _ in range(5))
+        assert all(len(client.receive()["ok"]["jobs"]) == 10 for _ in range(3))
 
 
 def test_a_long_request_for_a_stream_counts_for_as_long_as_the_stream_lasts(rig, client):
