@@ -159,7 +159,18 @@ class Sender:
         for place, (_, body, batch) in enumerate(waiting):
             waiting[place] = (self.client.send_raw("enqueue", body), body, batch)
 
-    def _first(self, waiting: deque[tuple[int, bytes, Sequence[tuple[int, bytes]]]]) -> list[Result]:
+    def _first(self, waiting: deque[tuple[int, bytes, Sequence[tuple[int, bytes]]]]) -> Iterator[Result]:
+        batch, answer = self._answer(waiting)
+        found = results([number for number, _ in batch], answer)
+        yield from (result for result in found if result.error is None or result.error["code"] in _OF_JOB)
+        for result in found:
+            # Something is wrong with the daemon since it stored those before.
+            if result.error is not None and result.error["code"] not in _OF_JOB:
+                raise RefusedError(result.error)
+
+    def _answer(
+        self, waiting: deque[tuple[int, bytes, Sequence[tuple[int, bytes]]]]
+    ) -> tuple[Sequence[tuple[int, bytes]], Message]:
         for attempt in range(4):
             number, _, batch = waiting[0]
             try:
@@ -175,7 +186,7 @@ class Sender:
                 answer = {"jobs": [], "refused": [{"index": 0, "code": error.code, "message": error.message}]}
             waiting.popleft()
             self._note(answer)
-            return results([number for number, _ in batch], answer)
+            return batch, answer
         raise AssertionError
 
     def submit_atomic(self, batches: Sequence[Sequence[tuple[int, bytes]]]) -> list[Result]:

@@ -164,6 +164,24 @@ def test_a_daemon_that_is_stopping_ends_a_bulk_with_75_and_says_how_far_it_came(
     assert "2,000 jobs had been stored before" in called.err
 
 
+def test_a_disk_that_fills_up_within_a_request_ends_a_bulk_with_75_and_the_ids_of_what_was_stored(daemon, call, stdin):
+    def answer(request):
+        reply = enqueued(request)
+        full = {"code": "disk_full", "message": "the disk is full"}
+        refused = [{"index": index, **full} for index in range(700, len(request["jobs"]))]
+        return {"ok": {**reply["ok"], "jobs": reply["ok"]["jobs"][:700], "refused": refused}}
+
+    daemon.answers["enqueue"] = answer
+    stdin("\n".join(lines_of(1500)).encode())
+
+    called = call("enqueue", "-")
+
+    assert called.status == 75
+    assert called.out.split() == [f"j{number}" for number in range(1, 701)]
+    assert called.err.count("the disk is full") == 1
+    assert "700 jobs had been stored before" in called.err
+
+
 def test_batches_hold_no_more_than_fits_and_lose_nothing():
     lines = [Line(number, {"command": "x" * (number % 300)}, None) for number in range(1, 5001)]
     bad = []
