@@ -20,18 +20,20 @@ class Demand:
     """
 
     def __init__(self) -> None:
-        self._guess = 0
+        # As many as were counted; and whether the last look left more than that, nobody knows how many.
+        self._counted = 0
+        self._more = False
         self._arrivals = 0
 
     def __bool__(self) -> bool:
-        return self._guess > 0
+        return self._counted > 0 or self._more
 
     def __int__(self) -> int:
-        return self._guess
+        return max(self._counted, self._more)
 
     def expect(self, count: int) -> None:
         """So many jobs may be startable that nobody told of: at the start, or when a due time has come."""
-        self._guess += count
+        self._counted += count
         self._arrivals += count
 
     def hear(self, entries: Sequence[Entry], now: float) -> float | None:
@@ -52,19 +54,15 @@ class Demand:
 
     def served(self, *, more: bool, got: int, ticket: int) -> None:
         """A claim found `got` jobs, and left some or none."""
-        self._guess -= got
-        if more:
-            self._guess = max(self._guess, 1)
-        elif ticket == self._arrivals:
-            self._guess = 0
-        self._guess = max(self._guess, 0)
+        self._more = more
+        self._counted = 0 if not more and ticket == self._arrivals else max(self._counted - got, 0)
 
     def served_one(self, *, found: bool, ticket: int) -> None:
         """A worker that ended a job looked for its next one; whether more are left, it did not look."""
         if not found:
             self.served(more=False, got=0, ticket=ticket)
-        elif self._guess:
-            self._guess -= 1
+        elif self._counted:
+            self._counted -= 1
         else:
             # More than was thought of: then there may be more still.
-            self._guess = 1
+            self._more = True

@@ -54,14 +54,17 @@ class Host:
         self.boots = 0
         self.booted_at = 0.0
         self.processes: dict[int, Process] = {}
+        # Numbers of the dead that their parents have not reaped.
+        self.unreaped: dict[int, Process] = {}
 
     @property
     def boot_id(self) -> str:
         return f"boot-{self.boots}"
 
     def fork(self, parent: int, role: str, token: int | None = None) -> Process:
-        # As long as a session has members, its number is not given out again.
+        # As long as a session has members, its number is not given out again; nor that of a dead who is not reaped.
         taken = self.processes.keys() | {process.session for process in self.processes.values()}
+        taken |= {pid for pid, reaper in self.unreaped.items() if reaper.alive}
         pid = self._dice.randint(_FIRST_PID, _LAST_PID)
         while pid in taken:
             pid = self._dice.randint(_FIRST_PID, _LAST_PID)
@@ -108,6 +111,7 @@ class Host:
             for gone in process.watchers:
                 gone()
         self.processes.clear()
+        self.unreaped.clear()
         self.boots += 1
         self.booted_at = self._scheduler.now
 

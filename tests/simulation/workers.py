@@ -38,7 +38,8 @@ class Command:
         self.ending = Ending(now, spec.timeout, spec.kill_after, spec.silent_timeout)
         self.leader = self.world.host.fork(worker.process.pid, "leader", token)
         self.leader.deaf = self._lucky(0.15)
-        self.leader.watchers.append(partial(self._soon, self._leader_ended, 0.003))
+        self.reaped = False
+        self.leader.watchers.append(self._leader_died)
         # The truth about what it wrote: what its worker has read is in the file.
         self.world.disk.output[token] = 0
         if self._lucky(0.4):
@@ -128,10 +129,22 @@ class Command:
     def _group(self) -> list[Process]:
         return [one for one in self.world.host.of_attempt(self.token) if one.session == self.leader.session]
 
+    def _leader_died(self) -> None:
+        self.world.host.unreaped[self.leader.pid] = self.worker.process
+        self._soon(self._leader_ended, 0.003)
+
+    def _reap(self) -> None:
+        if not self.reaped:
+            self.reaped = True
+            self.world.host.unreaped.pop(self.leader.pid, None)
+
     def _leader_ended(self) -> None:
         """End what it left, or let that be, and report; nothing is said before the last of them is gone."""
         if self.over:
             return
+        if self.ending.reason is None:
+            # It ended by itself: no group has to be signalled.
+            self._reap()
         left = self._left()
         if left and self.spec.keep_leftovers:
             self.world.figures.case("what a command leaves behind is kept")
@@ -151,6 +164,7 @@ class Command:
             self._report(last=False)
 
     def _report(self, *, last: bool) -> None:
+        self._reap()
         self.over = True
         self.worker.command = None
         self.worker.do(self.worker.channel.ended(self._outcome(), last=last))
@@ -158,8 +172,8 @@ class Command:
     def _left(self) -> list[Process]:
         host = self.world.host
         named = {*host.marked(f"{STORE}/{self.token}".encode()), *host.fenced([self.token])}
-        # The leader of a command that ended by itself is reaped by now, and its session's number means nothing more.
-        session = None if self.ending.reason is None else self.leader.pid
+        # Once the leader is reaped, its session's number means nothing more.
+        session = None if self.reaped else self.leader.pid
         return [host.processes[one.pid] for one in members(host.stats(), self.worker.process.pid, session, named)]
 
     def _outcome(self) -> wire.Outcome:

@@ -75,7 +75,18 @@ def test_a_claim_that_leaves_some_keeps_the_demand():
     assert demand
 
 
-@given(st.lists(st.tuples(st.sampled_from(["arrive", "send", "send one", "answer"]), st.integers(1, 4))))
+def test_what_a_look_left_is_not_used_up_by_a_worker_that_takes_one_of_it():
+    demand = Demand()
+    # Three have become due, which is no news.
+    demand.served(more=True, got=0, ticket=demand.ticket())
+
+    demand.served_one(found=True, ticket=demand.ticket())
+    demand.served_one(found=True, ticket=demand.ticket())
+
+    assert demand
+
+
+@given(st.lists(st.tuples(st.sampled_from(["arrive", "due", "send", "send one", "answer"]), st.integers(1, 4))))
 def test_a_waiting_job_is_never_left_without_demand_or_a_claim_on_its_way(steps):
     demand, waiting, news = Demand(), 0, []
     for step, count in steps:
@@ -83,6 +94,10 @@ def test_a_waiting_job_is_never_left_without_demand_or_a_claim_on_its_way(steps)
             case "arrive":
                 waiting += count
                 news += [("news", count)]
+            case "due":
+                # Nobody tells of it but the look that ripens them.
+                waiting += count
+                news.append(("claim", (True, 0, demand.ticket())))
             case "send":
                 got = min(count, waiting)
                 waiting -= got
