@@ -29,7 +29,7 @@ class Demand:
         return self._counted > 0 or self._more
 
     def __int__(self) -> int:
-        return max(self._counted, self._more)
+        return max(self._counted, int(self._more))
 
     def expect(self, count: int) -> None:
         """So many jobs may be startable that nobody told of: at the start, or when a due time has come."""

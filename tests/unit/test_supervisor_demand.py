@@ -81,7 +81,6 @@ def test_what_a_look_left_is_not_used_up_by_a_worker_that_takes_one_of_it():
     demand.served(more=True, got=0, ticket=demand.ticket())
 
     demand.served_one(found=True, ticket=demand.ticket())
-    demand.served_one(found=True, ticket=demand.ticket())
 
     assert demand
 
