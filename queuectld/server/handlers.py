@@ -51,7 +51,7 @@ from queuectld.server.who import Peer
 from queuectld.service import jobs
 from queuectld.service.staging import Staging
 from queuectld.service.status import Basis, report
-from queuectld.service.submit import PART, Order, Terms, enqueue
+from queuectld.service.submit import PART, Order, Terms, enqueue_all
 from queuectld.service.views import iso
 
 _STAGED: Final = b'"staged"'
@@ -144,7 +144,7 @@ def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Plan:
     order = Order(request, jobs, inputs, terms)
     part = order.part(0)
     if len(jobs) <= PART and part.stop == len(jobs):
-        return Write(lambda store: enqueue(store, order, part)[0], part.weight, sheds=True)
+        return Write(partial(enqueue_all, order=order), part.weight, sheds=True)
     return Change(lambda _settled: enqueue_many(desk, order))
 
 

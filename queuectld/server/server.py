@@ -128,10 +128,11 @@ class Server:
 
         Raises `BadConfigError`, or `StoreLockedError` if another daemon listens there.
         """
-        if path != self._desk.facts.socket:
-            sock = listen_unix(path, mode=config.socket_mode, group=config.socket_group)
-            sock.unlink()
-            sock.sock.close()
+        # Beside ours, where that is the place: mode and group may be others now.
+        beside = f"{path}.rehearsal" if path == self._desk.facts.socket else path
+        rehearsed = listen_unix(beside, mode=config.socket_mode, group=config.socket_group)
+        rehearsed.unlink()
+        rehearsed.sock.close()
         if config.tcp is not None and (self._tcp is None or config.tcp != self._tcp[1]):
             listen_tcp(config.tcp).close()
 

@@ -224,6 +224,7 @@ class Session(asyncio.Protocol):
 
     def _used(self, staged: int, over: Callable[[], None]) -> None:
         self.staging.finished(staged)
+        self._weighed = self.held, self.staging.held
         self._host.weigh(self)
         over()
 

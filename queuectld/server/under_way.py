@@ -26,6 +26,9 @@ class UnderWay:
         """`share` bounds the bytes of all requests; each user gets something of it while others have much."""
         self._budget: Budget[object] = Budget(share)
         self._waiting: dict[User, deque[Callable[[], None]]] = defaultdict(deque)
+        # Something has ended since all were called back; and they are being called back now.
+        self._freed = False
+        self._calling = False
 
     def begin(self, user: User, size: int, again: Callable[[], None]) -> Callable[[], None] | None:
         """Return what to call when a request with so long a line has been answered; None if it may not begin.
@@ -43,8 +46,18 @@ class UnderWay:
 
     def _end(self, request: object) -> None:
         self._budget.forget(request)
-        for waiting in tuple(self._waiting.values()):
-            _call_back(waiting)
+        self._freed = True
+        # What is answered at once ends while it is called back: one after the other, not one inside the other.
+        if self._calling:
+            return
+        self._calling = True
+        try:
+            while self._freed:
+                self._freed = False
+                for waiting in tuple(self._waiting.values()):
+                    _call_back(waiting)
+        finally:
+            self._calling = False
 
 
 def _call_back(waiting: deque[Callable[[], None]]) -> None:

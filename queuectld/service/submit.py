@@ -147,6 +147,16 @@ def enqueue(
     return reply, part.stop
 
 
+def enqueue_all(store: Store, order: Order) -> Enqueued:
+    """Store all parts of an order in one transaction; an earlier copy may have been stored in smaller ones."""
+    replies: list[Enqueued] = []
+    start = 0
+    while start < len(order.jobs):
+        reply, start = enqueue(store, order, order.part(start))
+        replies.append(reply)
+    return joined(replies)
+
+
 def _store(store: Store, order: Order, part: Part, specs: Sequence[JobSpec | QueueCTLError] | None) -> Enqueued:
     request = order.request
     read = read_specs(order.jobs[part.start : part.stop]) if specs is None else specs

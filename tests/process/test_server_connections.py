@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from queuectld.errors import BadConfigError, DiskFullError, StoreLockedError
 from queuectld.protocol.words import INFLIGHT_LIMIT
+from queuectld.server import handlers
 from queuectld.server.budget import Budget, Share
 from queuectld.server.server import Server
 from queuectld.server.under_way import UnderWay
+from queuectld.service import submit
 from tests.process.server_rig import Client, Rig
 from tests.system.waiting import wait_for
 
@@ -590,3 +592,26 @@ def test_of_many_jobs_those_are_told_that_did_not_fit_on_the_disk_and_the_same_r
     assert [one["id"] for one in again["jobs"]][:4000] == [one["id"] for one in reply["jobs"]]
     assert again["refused"] == []
     assert client.ok(op="count", select={})["total"] == 7000
+
+
+def test_a_request_whose_first_copy_was_kept_in_smaller_parts_is_completed(rig, client, monkeypatch):
+    jobs = [{"id": f"j{number}", "command": "true"} for number in range(10)]
+    monkeypatch.setattr(submit, "PART", 4)
+    write, calls = rig.desk.ledger.write, []
+
+    async def once(work, *, sheds=False, **options):
+        calls.extend([work] * sheds)
+        if len(calls) > 1:
+            raise DiskFullError
+        return await write(work, sheds=sheds, **options)
+
+    monkeypatch.setattr(handlers, "PART", 4)
+    rig.desk.ledger.write = once
+    assert len(client.ok(op="enqueue", jobs=jobs, request="key-1")["jobs"]) == 4
+    monkeypatch.undo()
+    rig.desk.ledger.write = write
+
+    again = client.ok(op="enqueue", jobs=jobs, request="key-1")
+
+    assert [job["id"] for job in again["jobs"]] == [job["id"] for job in jobs]
+    assert [job["created"] for job in again["jobs"]] == [False] * 4 + [True] * 6

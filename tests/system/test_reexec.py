@@ -534,3 +534,13 @@ def test_a_program_that_is_installed_and_does_not_run_yet_changes_nothing_for_th
         first.send("list")
         second.send("list")
         assert first.line()["ok"]["jobs"] == second.line()["ok"]["jobs"] == []
+
+
+def test_a_group_that_does_not_exist_is_refused_and_nothing_changes(daemon: LiveDaemon) -> None:
+    daemon.configure(workers=1, socket_group="no-such-group")
+
+    with daemon.wire() as wire, pytest.raises(RefusedError) as refused:
+        wire.call("reexec")
+
+    assert "there is no group 'no-such-group'" in refused.value.message
+    assert daemon.answers()

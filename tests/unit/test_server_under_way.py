@@ -39,6 +39,15 @@ class Asker:
         return sum(size for size, _ in self.ends)
 
 
+class Immediate(Asker):
+    """Its requests are answered as they begin, as those to stage something are."""
+
+    def ask(self):
+        while self.sizes and (over := self.under_way.begin(self.user, self.sizes[0], self.ask)) is not None:
+            self.sizes.popleft()
+            over()
+
+
 def test_what_is_too_much_waits_until_something_is_over():
     asker = Asker(UnderWay(Share(user=2 * LARGE, everybody=4 * LARGE)), ANN, [LARGE] * 3)
 
@@ -67,6 +76,19 @@ def test_short_requests_always_begin():
     short.ask()
 
     assert short.begun == 100
+
+
+def test_any_number_that_wait_may_begin_with_what_is_over_at_once():
+    under_way = UnderWay(Share(user=LARGE, everybody=LARGE))
+    first = Asker(under_way, ANN, [LARGE])
+    first.ask()
+    others = [Immediate(under_way, ANN, [LARGE] * 2) for _ in range(1000)]
+    for other in others:
+        other.ask()
+
+    first.end()
+
+    assert not any(other.sizes for other in others)
 
 
 @given(
