@@ -84,8 +84,8 @@ class Children:
             return None
         finally:
             if not ended.done():
-                # Not reaped yet, so its number is still its own.
-                os.kill(pid, signal.SIGKILL)
+                # With what it has started. Not reaped yet, so its number is still its own.
+                os.killpg(pid, signal.SIGKILL)
 
 
 def _start(command: Command, said: int) -> int:

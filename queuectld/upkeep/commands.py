@@ -15,7 +15,7 @@ import click
 
 from queuectld import config, exits
 from queuectld.durable import sync_directory
-from queuectld.errors import BadRequestError, QueueCTLError, StoreError, StoreLockedError
+from queuectld.errors import BadRequestError, QueueCTLError, StoreDamagedError, StoreError, StoreLockedError
 from queuectld.host.state_dir import DATABASE, StateDir, open_state_dir
 from queuectld.store.damage import inspect
 from queuectld.store.database import Database, of_system, remove_database
@@ -152,6 +152,8 @@ def _back_up(path: Path, file: Path) -> None:
     database = _opened(path)
     try:
         database.copy_to(part)
+        if problems := examine(part):
+            raise StoreDamagedError(f"the database {path} is damaged, and no copy was made: {problems[0]}")
         _give_name(part, file)
     finally:
         database.close()

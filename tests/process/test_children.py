@@ -65,14 +65,19 @@ def test_of_one_that_says_too_much_the_end_is_kept():
     assert len(finished.said) == 64 * 1024
 
 
-def test_one_that_takes_too_long_is_killed(tmp_path):
-    pid = tmp_path / "pid"
+def test_one_that_takes_too_long_is_killed_with_what_it_has_started(tmp_path):
+    pids = tmp_path / "pids"
 
-    finished = run(f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(1000)", within=1.0)
+    finished = run(
+        "import os, subprocess, time; child = subprocess.Popen(['sleep', '1000']); "
+        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}'); time.sleep(1000)",
+        within=2.0,
+    )
 
     assert finished.code is None
-    assert pid.exists()
-    wait_for(lambda: not processes.alive(int(pid.read_text())), "it is gone")
+    both = [int(pid) for pid in pids.read_text().split()]
+    assert len(both) == 2
+    wait_for(lambda: not any(map(processes.alive, both)), "they are gone")
 
 
 def test_one_that_cannot_be_started_is_an_error():

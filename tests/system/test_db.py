@@ -283,3 +283,19 @@ def test_a_restore_ends_workers_also_if_the_state_directory_is_called_by_another
 
     assert not processes.alive(worker)
     assert processes.of(home) == []
+
+
+def test_of_a_database_that_is_damaged_within_no_copy_is_made(daemon: LiveDaemon, home: Path) -> None:
+    with daemon.wire() as wire:
+        wire.call("enqueue", jobs=[{"command": f": {'x' * 2000}", "delay": 3600}] * 400)
+    daemon.stop()
+    database = daemon.state / "queue.db"
+    with database.open("r+b") as file:
+        file.seek(database.stat().st_size // 2 // 4096 * 4096)
+        file.write(b"\xff" * 40_960)
+
+    done = db(daemon, "backup", "copy")
+
+    assert (done.code, done.out) == (65, "")
+    assert "is damaged, and no copy was made" in done.err
+    assert [path.name for path in home.iterdir() if "copy" in path.name] == []
