@@ -7,6 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
+
+from queuectld.protocol.codec import encode
 from queuectld.protocol.worker_messages import FromWorker, Hello, ToWorker
 from queuectld.supervisor.machine import Reception
 from queuectld.supervisor.worker import Worker
@@ -38,7 +41,8 @@ class Pipe:
             return
         late = 0.2 if self._dice.random() < 0.02 else 0.001
         self._last = max(self._last, self._scheduler.now + self._dice.random() * late)
-        self.queue.append(message)
+        # As it comes out at the other end.
+        self.queue.append(message if message is _END else msgspec.json.decode(encode(message), type=type(message)))
         self._scheduler.at(self._last, self._deliver, self._reader)
 
     def end(self) -> None:

@@ -80,6 +80,25 @@ def test_a_job_that_ignores_term_is_killed_with_all_its_processes(
     assert processes.of(daemon.home) == []
 
 
+@pytest.mark.parametrize("how", ["the daemon stops", "it is cancelled", "it is cancelled, with a span"])
+def test_a_job_that_says_how_long_it_may_take_to_end_is_asked_to_end(
+    new_daemon: Callable[..., LiveDaemon], how: str
+) -> None:
+    daemon = new_daemon(shutdown_grace=0.1).start()
+    begun, asked = daemon.home / "begun", daemon.home / "asked"
+    command = f"trap 'touch {asked}; exit 0' TERM; touch {begun}; while :; do sleep 0.05; done"
+    with daemon.wire() as wire:
+        name = wire.enqueue(command, kill_after="5s")
+        wait_for(begun.exists, "the command has started")
+
+        if how == "the daemon stops":
+            daemon.stop()
+        else:
+            wire.call("cancel", select={"ids": [name]}, **({} if how == "it is cancelled" else {"kill_after": "4s"}))
+
+    assert asked.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_daemon_ends_at_once(daemon: LiveDaemon, number: signal.Signals) -> None:
     with daemon.wire() as wire:

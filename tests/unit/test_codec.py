@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from queuectld.domain.spec import Duration
 from queuectld.protocol.codec import TOO_LONG, LineBuffer, encode
+from queuectld.protocol.worker_messages import Reason, Stop
 
 
 def test_a_message_is_one_line():
@@ -15,6 +17,17 @@ def test_a_message_is_one_line():
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert json.loads(line) == {"text": "two\nlines", "n": 1}
+
+
+def test_a_duration_is_a_number():
+    assert encode(Stop(token=1, reason=Reason.INTERRUPTED, grace=Duration(1.5), kill_after=Duration(2))) == encode(
+        Stop(token=1, reason=Reason.INTERRUPTED, grace=1.5, kill_after=2.0)
+    )
+
+
+def test_what_has_no_place_on_the_wire_is_an_error():
+    with pytest.raises(NotImplementedError):
+        encode({"what": object()})
 
 
 def test_lines_come_out_when_their_newline_comes_in():
