@@ -112,7 +112,7 @@ def _check_header(path: Path, header: bytes, *, logged: int) -> None:
 def foreign(path: Path) -> NoReturn:
     """Refuse somebody else's database."""
     what = "is a database, but not one of QueueCTL"
-    raise _error(f"the file {path} {what}; it is kept as it is", what)
+    raise _error(f"the file {path} {what}; it is kept as it is: move it away, or name another state directory", what)
 
 
 def _check_length(path: Path, header: bytes, log: Path) -> None:
