@@ -210,8 +210,9 @@ def test_what_was_asked_before_the_end_of_the_input_is_answered(client):
 
 def test_a_connection_that_goes_away_in_the_middle_leaves_nothing(rig):
     client = rig.connect()
+    job = client.add(delay=3600)
     client.send(op="events", follow=True)
-    client.send(op="wait", select={})
+    client.send(op="wait", select={"ids": [job]})
     client.ok(op="ping")
 
     client.close()
