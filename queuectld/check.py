@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +20,8 @@ from queuectld.store.survey import survey
 _PATIENCE: Final = 5.0
 
 
-def check_all(keys: Config, state: Path) -> Iterator[str]:
-    """Look at everything that can be seen without starting; yield what people should know all the same.
+def check_all(keys: Config, state: Path) -> Sequence[str]:
+    """Look at everything that can be seen without starting; return what people should know all the same.
 
     Raises `QueueCTLError`, or whatever an import raises.
     """
@@ -32,11 +32,13 @@ def check_all(keys: Config, state: Path) -> Iterator[str]:
     if state.is_dir():
         check_writable(state)
     database = state / DATABASE
-    if database.exists() and not check_database(database):
-        yield (
-            f"The database {database} is so large that not all of it was looked at in {_PATIENCE:g} s, and what was is "
-            "in order; `queuectld db check` looks at everything."
-        )
+    if not database.exists() or check_database(database):
+        return ()
+    note = (
+        f"The database {database} is so large that not all of it was looked at in {_PATIENCE:g} s, and what was is "
+        "in order; `queuectld db check` looks at everything."
+    )
+    return (note,)
 
 
 def check_named(keys: Config) -> None:

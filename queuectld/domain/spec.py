@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from queuectld.domain.attempt import Reason
-from queuectld.domain.durations import parse_duration
+from queuectld.domain.durations import enc_hook, parse_duration
 from queuectld.domain.wording import Terms, in_words, nearest
 from queuectld.errors import BadRequestError, UnsupportedError
 
@@ -135,13 +135,6 @@ def dec_hook(kind: type, value: Any) -> Any:
             raise ValueError('write a number of seconds, or a text such as "5m"')
         return Duration(parse_duration(value))
     raise NotImplementedError(kind)
-
-
-def enc_hook(value: Any) -> Any:
-    """Encode the custom types of specs and requests, for `msgspec`."""
-    if isinstance(value, Duration):
-        return float(value)
-    raise NotImplementedError(type(value))
 
 
 _decoder: Final = msgspec.json.Decoder(JobSpec, dec_hook=dec_hook)

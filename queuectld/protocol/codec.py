@@ -6,15 +6,9 @@ from typing import Final
 
 import msgspec
 
+from queuectld.domain.durations import enc_hook
 
-def _plain(value: object) -> object:
-    """Return what stands on the wire for a number of a kind of its own, such as a duration."""
-    if isinstance(value, float):
-        return float(value)
-    raise NotImplementedError(f"{type(value).__name__} has no place on the wire")
-
-
-_encoder: Final = msgspec.json.Encoder(enc_hook=_plain)
+_encoder: Final = msgspec.json.Encoder(enc_hook=enc_hook)
 
 
 def encode(message: object) -> bytes:

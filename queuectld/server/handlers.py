@@ -142,9 +142,8 @@ def _enqueue(desk: Desk, user: str, staging: Staging, request: Enqueue) -> Plan:
         raise BadRequestError("no jobs", path="$.jobs")
     terms = Terms(user, desk.config, desk.policy, desk.control.limit, desk.ahead, desk.clock())
     order = Order(request, jobs, inputs, terms)
-    part = order.part(0)
-    if len(jobs) <= PART and part.stop == len(jobs):
-        return Write(partial(enqueue_all, order=order), part.weight, sheds=True)
+    if len(jobs) <= PART and (part := order.part(0)).stop == len(jobs):
+        return Write(partial(enqueue_all, order=order, whole=part), part.weight, sheds=True)
     return Change(lambda _settled: enqueue_many(desk, order))
 
 

@@ -108,11 +108,13 @@ class Order:
 
     def part(self, start: int) -> Part:
         """Return which jobs are stored together, from this one on: others are served between two parts."""
-        stop, weight = start + 1, _weight(self.jobs[start])
-        while stop < len(self.jobs) and (self.whole or weight + _weight(self.jobs[stop]) <= PART):
-            weight += _weight(self.jobs[stop])
-            stop += 1
-        return Part(start, stop, weight)
+        weight = 0
+        for place in range(start, len(self.jobs)):
+            more = _weight(self.jobs[place])
+            if place > start and weight + more > PART and not self.whole:
+                return Part(start, place, weight)
+            weight += more
+        return Part(start, len(self.jobs), weight)
 
 
 class Part(NamedTuple):
@@ -147,12 +149,12 @@ def enqueue(
     return reply, part.stop
 
 
-def enqueue_all(store: Store, order: Order) -> Enqueued:
-    """Store all parts of an order in one transaction; an earlier copy may have been stored in smaller ones."""
-    replies: list[Enqueued] = []
-    start = 0
-    while start < len(order.jobs):
-        reply, start = enqueue(store, order, order.part(start))
+def enqueue_all(store: Store, order: Order, whole: Part) -> Enqueued:
+    """Store an order that is one part; an earlier copy may have been stored in smaller ones, and lack the rest."""
+    reply, stop = enqueue(store, order, whole)
+    replies = [reply]
+    while stop < whole.stop:
+        reply, stop = enqueue(store, order, whole._replace(start=stop))
         replies.append(reply)
     return joined(replies)
 

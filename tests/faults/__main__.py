@@ -13,21 +13,20 @@ import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tests import cgroup_place
 from tests.faults import report
 from tests.faults.report import Results
 from tests.faults.suite import Suite, Tally, stopwatch
 from tests.faults.suites import SUITES
+from tests.interruption import Interrupted, heed, interrupt
 from tests.readme_block import README, write
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 RESULTS = Path(__file__).with_name("results.json")
-ENDINGS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def say(text: str) -> None:
@@ -58,21 +57,6 @@ def listing() -> str:
         + (f"; {why} here)" if (why := suite.hindrance()) else ")")
         for suite in SUITES.values()
     )
-
-
-class Interrupted(KeyboardInterrupt):
-    """Somebody asks for the end: none of the errors that an attack is about, nor one that hypothesis tries again."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-def interrupt(number: int, _frame: FrameType | None) -> None:
-    """Leave nothing behind, whoever asks for the end: what is open closes on the way out, however often he asks."""
-    for one in ENDINGS:
-        signal.signal(one, signal.SIG_IGN)
-    raise Interrupted(number)
 
 
 def interrupt_again(ignored: UnraisableHookArgs) -> None:
@@ -119,15 +103,14 @@ def main() -> int:
         print(listing())
         return 0
     sys.unraisablehook = interrupt_again
-    for number in ENDINGS:
-        signal.signal(number, interrupt)
+    heed()
     results: Results = {}
     code = 0
     try:
         attack_with(map(SUITES.__getitem__, chosen), given, results)
     except Interrupted as interrupted:
-        say(f"Ended by {signal.Signals(interrupted.number).name}; this is what was done so far.")
-        code = 128 + interrupted.number
+        say(f"{interrupted}; this is what was done so far.")
+        code = interrupted.code
     if results:
         print(report.table(results))
     if given.readme and not code:

@@ -49,11 +49,6 @@ def number_in(path):
     return int(until(lambda: path.exists() and path.read_text(), f"{path} is written"))
 
 
-def cgroup_of(pid):
-    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    return next(line[3:] for line in lines if line.startswith("0::"))
-
-
 # The directories themselves.
 
 

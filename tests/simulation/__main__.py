@@ -15,11 +15,11 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from types import FrameType
 from typing import Final
 
 from queuectld.domain.job import State
 from queuectld.domain.transitions import NEXT, Event
+from tests.interruption import ENDINGS, Interrupted, heed
 from tests.readme_block import README, write
 from tests.simulation.figures import Figures, move
 from tests.simulation.life import SeedFailedError, live_through
@@ -28,7 +28,6 @@ from tests.simulation.mutants import MUTANTS, first_noticed
 _CHUNK = 100
 # In so many worlds everything is to be met; in one, hardly.
 _ENOUGH: Final = 300
-_ENDINGS: Final = (signal.SIGINT, signal.SIGTERM)
 Chunk = tuple[Figures, list[str], float]
 
 
@@ -37,20 +36,6 @@ def say(text: str) -> None:
 
 
 # The end, if somebody asks for it before.
-
-
-class Interrupted(KeyboardInterrupt):
-    """Somebody asks for the end. No loop of a world takes it for an error of the product."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    for one in _ENDINGS:
-        signal.signal(one, signal.SIG_IGN)
-    raise Interrupted(number)
 
 
 @contextmanager
@@ -71,17 +56,17 @@ def _begin() -> None:
     """Leave it to the parent to end this process: a terminal sends its SIGINT to all."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
 
 
 def _submitted(pool: ProcessPoolExecutor, first: int, seeds: int) -> list[Future[Chunk]]:
     # The processes begin here, and what they begin with is not to be interrupted.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     try:
         starts = range(first, first + seeds, _CHUNK)
         return [pool.submit(_chunk, start, min(_CHUNK, first + seeds - start)) for start in starts]
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDINGS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
 
 
 # Worlds.
@@ -171,13 +156,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--mutants", action="store_true", help="break the product on purpose instead, rule by rule")
     parser.add_argument("--readme", action="store_true", help="replace the counts in README.md")
     args = parser.parse_args(argv)
-    for number in _ENDINGS:
-        signal.signal(number, _interrupt)
+    heed()
     try:
         return _break() if args.mutants else _simulate(args.seed, args.seeds, args.jobs, readme=args.readme)
     except Interrupted as interrupted:
-        say(f"Ended by {signal.Signals(interrupted.number).name}.")
-        return 128 + interrupted.number
+        say(f"{interrupted}.")
+        return interrupted.code
 
 
 if __name__ == "__main__":

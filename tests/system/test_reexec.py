@@ -111,7 +111,7 @@ def test_a_program_that_could_not_start_is_refused_and_nothing_changes(
         assert refused.value.code == "check_failed"
         assert why in refused.value.message
         # The very connection lives on, and so does everything else.
-        assert wire.state(job) == "processing" or wire.state(job) == "pending"
+        assert wire.state(job) in {"processing", "pending"}
     gate.open()
     assert daemon.wait_for_state(job, "completed")["attempts"] == 1
 
