@@ -26,6 +26,8 @@ ESCAPE = "(cd /; setsid env -i sh -c 'echo $$ >>{0}; exec sleep 1000' &) ; while
 SERVE = "sh -c 'echo $$ >{0}.new; mv {0}.new {0}; exec sleep 1000' >/dev/null 2>&1 </dev/null & "
 # The same, and neither parent, session nor environment tell of it.
 HIDE = "setsid env -i " + SERVE
+# Until then it is a shell, with another one for `mv`.
+SERVES = "until [ \"$(cat /proc/$(cat {0})/comm)\" = sleep ]; do sleep 0.01; done"
 
 BOTH = pytest.mark.parametrize("mode", ["auto", "off"])
 
@@ -260,7 +262,7 @@ def test_what_is_kept_lives_through_all_that_happens_to_daemon_and_workers(
 ) -> None:
     daemon = new_daemon(cgroups=mode, vitals_interval=0.1).start()
     pid_file = daemon.home / "service"
-    enqueue(daemon, service.format(pid_file), id="service", leftovers="keep")
+    enqueue(daemon, (service + SERVES).format(pid_file), id="service", leftovers="keep")
     daemon.wait_for_state("service", "completed")
     kept = number_in(pid_file)
     assert daemon.history("service")[0]["leftovers"] == [f"{kept} sleep (kept)"]
