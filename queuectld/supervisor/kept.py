@@ -68,9 +68,10 @@ class KeptProcesses:
         """Forget the attempts of which nothing lives any more."""
         for token, kept in self._read():
             if not self._lives(token, kept):
-                self.drop(token)
                 for group in self._groups_of(token):
                     cgroups.remove(group)
+                # Last: who sees that it is forgotten finds nothing of it any more.
+                self.drop(token)
 
     def _lives(self, token: int, kept: Kept) -> bool:
         if kept.boot != self._boot_id:

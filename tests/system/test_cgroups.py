@@ -27,7 +27,7 @@ SERVE = "sh -c 'echo $$ >{0}.new; mv {0}.new {0}; exec sleep 1000' >/dev/null 2>
 # The same, and neither parent, session nor environment tell of it.
 HIDE = "setsid env -i " + SERVE
 # Until then it is a shell, with another one for `mv`.
-SERVES = "until [ \"$(cat /proc/$(cat {0})/comm)\" = sleep ]; do sleep 0.01; done"
+SERVES = 'until [ "$(cat /proc/$(cat {0})/comm)" = sleep ]; do sleep 0.01; done'
 
 BOTH = pytest.mark.parametrize("mode", ["auto", "off"])
 
