@@ -6,12 +6,13 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
-from queuectld.durable import sync_directory
+from queuectld.durable import sync_directory, sync_file
 from queuectld.errors import DiskFullError, QueueCTLError, StoreError
 from queuectld.store.damage import damaged
 
@@ -173,6 +174,21 @@ class Database:
     def checkpoint(self, *, truncate: bool) -> None:
         """Move the log into the database as far as readers allow."""
         self._checkpoint(apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def make_last(self) -> None:
+        """Have on disk all that can be read, before anybody is told of it.
+
+        A process that was killed may have written to the log what was not on disk yet, or was refused by the disk: it
+        is there for whoever comes next, and gone after a power cut.
+        """
+        try:
+            with suppress(FileNotFoundError):
+                sync_file(self.path.with_name(f"{self.path.name}-wal"))
+        except OSError as error:
+            raise StoreError(f"the database {self.path} cannot be made last: {error.strerror}") from error
+        # As long as the log holds it, and is on disk itself, nothing is lost.
+        with suppress(DiskFullError):
+            self.checkpoint(truncate=False)
 
     def restart_log(self, *, patience: float) -> bool:
         """Have the next commit begin the log anew; return whether it will.

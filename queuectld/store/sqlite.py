@@ -250,6 +250,7 @@ def open_store(path: Path, *, migrations: Path = MIGRATIONS) -> SqliteStore:
     database = Database(path)
     try:
         survey(database, seconds=_SURVEY)
+        database.make_last()
         migrate(database, migrations)
         store = SqliteStore(database)
         database.keep_log(keep=False)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.faults import crashpoints, cuts, fulldisk, iofaults, kills, mutants, powercut, rescue, workerpoints
-from tests.faults.suite import clean, needs_strace, tallied
+from tests.faults.suite import clean, home, needs_strace, tallied
+from tests.faults.tracing import attach, killing
+from tests.system import processes
+from tests.system.livedaemon import LiveDaemon
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 traced = pytest.mark.skipif(needs_strace() is not None, reason="needs strace")
@@ -65,3 +70,33 @@ def test_what_is_broken_on_purpose_is_noticed(name: str) -> None:
         pytest.skip(why)
 
     clean(tallied(mutants.attack, name, seed=1))
+
+
+@on_a_disk
+@traced
+def test_what_a_killed_daemon_had_written_and_not_fsynced_lasts_before_the_next_one_tells_of_it() -> None:
+    request = {"jobs": [{"id": "a", "command": "true", "delay": 3600}], "request": "key-1"}
+    with home() as place, powercut.disk(place / "state") as storage, LiveDaemon(place) as daemon:
+        daemon.start()
+        with daemon.wire() as wire:
+            wire.call("enqueue", jobs=[{"id": "first", "command": "true", "delay": 3600}])
+            # After the log was written, before it is on disk.
+            tracer = attach(daemon, daemon.pid, killing("fdatasync", 1))
+            with pytest.raises(ConnectionError):
+                wire.call("enqueue", **request)
+        tracer.wait(20)
+        assert daemon.process is not None
+        assert daemon.process.wait(20) == -signal.SIGKILL
+        daemon.start()
+        with daemon.wire() as wire:
+            (again,) = wire.call("enqueue", **request)["jobs"]
+
+            storage.cut()
+
+        processes.end(daemon.home)
+        daemon.process.wait()
+        storage.again()
+        daemon.start()
+        with daemon.wire() as wire:
+            assert wire.state("first") == "pending"
+            assert wire.state("a") == "pending", again
