@@ -68,6 +68,8 @@ class Adoption:
         found = fate(attempt, boot_id=machine.boot_id, start_time=machine.start_time)
         log.info("Attempt found", event_name="job.adopted", token=attempt.token, attempt=attempt.number, state=found)
         if found is Fate.REBOOTED:
+            # What its worker had not finished of an outcome file; a finished one was recorded before.
+            self._world.files.remove_outcome(attempt.token)
             outcome = vanished(Reason.LOST, self._world.clock(), "the host went down")
             await self._records.finished(attempt.token, outcome, reboot=True)
             return

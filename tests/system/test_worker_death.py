@@ -108,6 +108,13 @@ def test_losses_count_in_a_row_and_an_honest_end_begins_anew(new_daemon, witness
     assert reasons == ["lost", "lost", "exited", "lost", "lost", "exited"]
 
 
+def another_boot(daemon: LiveDaemon) -> str:
+    """Return a script that runs its arguments, and lets them believe that the host was down."""
+    boot = daemon.home / "boot_id"
+    boot.write_text("00000000-0000-0000-0000-000000000000\n")
+    return f'mount --bind {boot} /proc/sys/kernel/random/boot_id && exec "$@"'
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can let a daemon believe that the host went down")
 def test_a_reboot_is_no_sign_against_a_job(new_daemon, gate: Gate) -> None:
     daemon: LiveDaemon = new_daemon(max_lost=3).start()
@@ -117,15 +124,29 @@ def test_a_reboot_is_no_sign_against_a_job(new_daemon, gate: Gate) -> None:
     daemon.worker_of("brave")
     # All at once, as when the power fails.
     daemon.clean()
-    boot = daemon.home / "boot_id"
-    boot.write_text("00000000-0000-0000-0000-000000000000\n")
-    pretend = f'mount --bind {boot} /proc/sys/kernel/random/boot_id && exec "$@"'
 
-    daemon.start("unshare", "--mount", "sh", "-c", pretend, "sh")
+    daemon.start("unshare", "--mount", "sh", "-c", another_boot(daemon), "sh")
     gate.open()
     daemon.wait_for_state("brave", "completed")
 
     assert [attempt["reason"] for attempt in daemon.history("brave")] == ["lost", "lost", "lost", "exited"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can let a daemon believe that the host went down")
+def test_what_a_worker_had_not_finished_of_an_outcome_is_removed_after_a_reboot(new_daemon, gate: Gate) -> None:
+    daemon: LiveDaemon = new_daemon().start()
+    with daemon.wire() as wire:
+        wire.enqueue(gate.wait(), id="a")
+        daemon.worker_of("a")
+        draft = daemon.state / "outcomes" / f".{wire.greeting['store']}.{daemon.history('a')[0]['token']}"
+    daemon.clean()
+    draft.write_text('{"event":"en')
+
+    daemon.start("unshare", "--mount", "sh", "-c", another_boot(daemon), "sh")
+    gate.open()
+    daemon.wait_for_state("a", "completed")
+
+    assert not list((daemon.state / "outcomes").iterdir())
 
 
 def test_a_job_that_may_run_only_once_is_dead_when_its_worker_is_lost(daemon: LiveDaemon, gate: Gate) -> None:
