@@ -92,7 +92,7 @@ class Server:
         path, mode, group = self._desk.facts.socket, self._desk.config.socket_mode, self._desk.config.socket_group
         kept = None if inherited is None else go_on_listening(inherited, path, mode=mode, group=group)
         self._unix = kept or listen_unix(path, mode=mode, group=group)
-        await self._serve(self._unix.sock, unix_peer)
+        await self._serve(self._unix.sock, partial(unix_peer, daemon_uid=self._desk.facts.uid))
         log.info("Clients can connect", event_name="server.listening", path=path)
 
     async def _start_tcp(self, inherited: Listener | None) -> None:
@@ -190,14 +190,14 @@ class Server:
         """Decide what a request needs. Raises `QueueCTLError`."""
         if session.authenticates and session.peer.uid is None:
             self._admit(session, request)
-        check_right(session.peer, request, self._desk.facts.uid)
+        check_right(session.peer, request)
         return handlers.plan(self._desk, session.peer, session.staging, request)
 
     def _admit(self, session: Session, request: AnyRequest) -> None:
         if not isinstance(request, Hello):
             raise UnauthenticatedError('the first request over TCP is {"op": "hello", "token": …}')
         try:
-            session.authenticated(token_peer(request.token, self._token, self._desk.facts.uid))
+            session.authenticated(token_peer(request.token, self._token, self._desk.facts.uid, session.peer.origin))
         except UnauthenticatedError:
             log.warning("A client showed a wrong token", event_name="client.refused")
             raise

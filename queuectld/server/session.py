@@ -110,6 +110,8 @@ class Session(asyncio.Protocol):
         if self._identify is not None:
             self.peer = self._identify(transport.get_extra_info("socket"))
         else:
+            host, port = transport.get_extra_info("peername")[:2]
+            self.peer = STRANGER._replace(origin=f"{host}:{port}")
             self._timer = asyncio.get_running_loop().call_later(self._hello_timeout, self._no_hello)
         transport.write(self._host.greeting(self))
 

@@ -7,6 +7,7 @@ import hmac
 import pwd
 import socket
 import struct
+from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from queuectld.errors import ForbiddenError, UnauthenticatedError
@@ -19,14 +20,26 @@ _CREDENTIALS: Final = struct.Struct("3i")
 _HARMLESS: Final = (Hello, Ping, GetStatus)
 
 
+class Role(Enum):
+    """What a client may do, from most to least."""
+
+    ADMIN = "admin"
+    USER = "user"
+    OBSERVER = "observer"
+    # Could connect, and that is all.
+    STRANGER = "stranger"
+
+
 class Peer(NamedTuple):
-    """A client; `uid` is None over TCP until a token has named its user."""
+    """A client, and where it speaks from; `uid` is None over TCP until a token has named its user."""
 
     uid: int | None
     user: str
+    role: Role
+    origin: str
 
 
-STRANGER: Final = Peer(None, "")
+STRANGER: Final = Peer(None, "", Role.STRANGER, "")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -38,28 +51,32 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def unix_peer(connection: Any) -> Peer:
+def unix_peer(connection: Any, daemon_uid: int) -> Peer:
     """Return who connected to a Unix socket, as the kernel says. `connection` is a socket, or asyncio's view of one."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(credentials)
-    return Peer(uid, user_name(uid))
+    pid, uid, _ = _CREDENTIALS.unpack(credentials)
+    return Peer(uid, user_name(uid), role_of(uid, daemon_uid), f"pid {pid}")
 
 
-def token_peer(given: str | None, expected: str, daemon_uid: int) -> Peer:
+def role_of(uid: int, daemon_uid: int) -> Role:
+    """Return what somebody may do whom the mode and group of the socket let in.
+
+    Root and the daemon's user may do everything. So may others on the daemon of a user: whoever may connect was given
+    that. On root's daemon they would have their commands run by root.
+    """
+    return Role.ADMIN if uid in {0, daemon_uid} or daemon_uid != 0 else Role.STRANGER
+
+
+def token_peer(given: str | None, expected: str, daemon_uid: int, origin: str) -> Peer:
     """Return whom a token names: the daemon's user. Raises `UnauthenticatedError`; takes the same time for any."""
     if given is None or not hmac.compare_digest(given.encode(errors="replace"), expected.encode()):
         raise UnauthenticatedError("the token is not valid", path="$.token")
-    return Peer(daemon_uid, user_name(daemon_uid))
+    return Peer(daemon_uid, user_name(daemon_uid), Role.ADMIN, origin)
 
 
-def check_right(peer: Peer, request: Request[Any], daemon_uid: int) -> None:
-    """Refuse what this peer may not do. Raises `ForbiddenError` or `UnauthenticatedError`.
-
-    Root and the daemon's user may do everything. So may others whom the socket's mode and group let in, on the daemon
-    of a user: whoever may connect was given that. On root's daemon they would have their commands run by root.
-    """
+def check_right(peer: Peer, request: Request[Any]) -> None:
+    """Refuse what this peer may not do. Raises `ForbiddenError` or `UnauthenticatedError`."""
     if peer.uid is None:
         raise UnauthenticatedError
-    if peer.uid in {0, daemon_uid} or daemon_uid != 0 or isinstance(request, _HARMLESS):
-        return
-    raise ForbiddenError("only root may do that here: this daemon runs jobs as root")
+    if peer.role is not Role.ADMIN and not isinstance(request, _HARMLESS):
+        raise ForbiddenError("only root may do that here: this daemon runs jobs as root")

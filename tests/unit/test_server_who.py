@@ -5,7 +5,7 @@ import pytest
 from queuectld.errors import BadConfigError, ForbiddenError, UnauthenticatedError
 from queuectld.protocol.messages import REQUESTS
 from queuectld.server.listen import listen_tcp
-from queuectld.server.who import STRANGER, Peer, check_right, token_peer, user_name
+from queuectld.server.who import STRANGER, Peer, Role, check_right, role_of, token_peer, user_name
 
 HARMLESS = {"hello", "ping", "status"}
 FIELDS = {
@@ -28,9 +28,9 @@ def request(name):
     return REQUESTS[name](id=1, **FIELDS.get(name, {}))
 
 
-def allowed(peer, name, daemon_uid):
+def allowed(uid, daemon_uid, name):
     try:
-        check_right(peer, request(name), daemon_uid)
+        check_right(Peer(uid, "somebody", role_of(uid, daemon_uid), "pid 1"), request(name))
     except ForbiddenError:
         return False
     return True
@@ -38,27 +38,27 @@ def allowed(peer, name, daemon_uid):
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_who_may_do_what(name):
-    assert allowed(Peer(0, "root"), name, 0)
-    assert allowed(Peer(0, "root"), name, 1000)
-    assert allowed(Peer(1000, "alice"), name, 1000)
-    assert allowed(Peer(1001, "bob"), name, 1000)
-    assert allowed(Peer(1001, "bob"), name, 0) == (name in HARMLESS)
+    assert allowed(0, 0, name)
+    assert allowed(0, 1000, name)
+    assert allowed(1000, 1000, name)
+    assert allowed(1001, 1000, name)
+    assert allowed(1001, 0, name) == (name in HARMLESS)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_a_stranger_may_do_nothing(name):
     with pytest.raises(UnauthenticatedError):
-        check_right(STRANGER, request(name), 1000)
+        check_right(STRANGER, request(name))
 
 
 @pytest.mark.parametrize("given", [None, "", "secret ", "Secret", "s\udcffcret", "é"])
 def test_only_the_very_token_counts(given):
     with pytest.raises(UnauthenticatedError):
-        token_peer(given, "secret", 0)
+        token_peer(given, "secret", 0, "")
 
 
 def test_the_token_names_the_user_of_the_daemon():
-    assert token_peer("secret", "secret", 0) == Peer(0, "root")
+    assert token_peer("secret", "secret", 0, "::1:7") == Peer(0, "root", Role.ADMIN, "::1:7")
 
 
 def test_a_user_without_a_name_is_called_by_its_number():
