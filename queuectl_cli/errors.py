@@ -43,6 +43,7 @@ _HINTS: Final[Mapping[str, Sequence[str]]] = {
     "disk_full": ("Free some space on the disk of the daemon's state directory, then try again.",),
     "unauthenticated": ("Name the file with the token:  --token-file FILE  or  QUEUECTL_TOKEN_FILE",),
     "unknown_op": ("queuectl and queuectld differ in version:  queuectl version",),
+    "forbidden": ("Who may do what:  queuectl help permissions",),
     "internal": ("The daemon's log has the details.",),
 }
 

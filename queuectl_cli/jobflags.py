@@ -82,6 +82,7 @@ _OPTIONS: Final = (
     click.option("--clean-env", is_flag=True, help="The same as --env-mode clean."),
     click.option("--umask", type=octal, metavar="MASK", help="Its umask; else yours."),
     click.option("--nice", type=click.IntRange(-20, 19), metavar="N", help="Its nice value."),
+    click.option("--as", "as_", metavar="USER", help="Whose job it is, and as whom it runs; for administrators."),
     click.option("--limit-memory", type=size, metavar="SIZE", help="End it if all its processes use more: 512M."),
     click.option("--limit-cpu", type=duration, metavar="DUR", help="End it after this much processor time: 30s."),
     click.option("--limit-files", type=click.IntRange(1), metavar="N", help="Files that each process may have open."),
@@ -100,6 +101,8 @@ def job_options(function: F) -> F:
 def job_fields(flags: Mapping[str, Any], environ: Mapping[str, str], now: float | None = None) -> dict[str, Any]:
     """Return the fields of a job that the flags give; input is left to the caller. Raises `UsageError`."""
     job = {name: flags[name] for name in _DIRECT if flags.get(name) is not None}
+    if flags.get("as_") is not None:
+        job["as"] = flags["as_"]
     if at := _at(flags, time.time() if now is None else now):
         job["run_at"] = at
     if codes := split(flags.get("success_codes") or ()):

@@ -23,6 +23,8 @@ COLOURS: Final = {
     "dead": "31",
     "cancelled": "90",
 }
+# What stands for values that are not for whoever asks.
+HIDDEN: Final = "-"
 # Compiled when it is first used, as all patterns here: at import each would cost half a millisecond.
 _CONTROL: Final = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 
@@ -39,6 +41,8 @@ class Column(NamedTuple):
     right: bool = False
     # Takes what room is left, and is cut there.
     stretches: bool = False
+    # Left out if all rows have the same value.
+    varies: bool = False
 
 
 def colours(stream: TextIO) -> bool:
@@ -81,7 +85,8 @@ def table(rows: Sequence[Row], columns: Sequence[Column], *, width: int | None =
     shown, cells = [], []
     for column in columns:
         values = [clean(column.value(row)) for row in rows]
-        dull = column.dull is not None and all(value == column.dull for value in values)
+        dull = column.dull is not None and all(value in {column.dull, HIDDEN} for value in values)
+        dull = dull or (column.varies and len(set(values)) == 1)
         if wide or not (column.wide or dull):
             shown.append(column)
             cells.append(values)
@@ -239,6 +244,8 @@ def sized(count: int) -> str:
 
 def command_of(job: Row) -> str:
     """Return what a job runs, as one would type it."""
+    if job.get("hidden"):
+        return "(not yours)"
     if job.get("command") is not None:
         return str(job["command"])
     if not job.get("argv"):

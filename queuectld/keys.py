@@ -65,10 +65,30 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         ]
         | None
     ) = None
-    socket_mode: Annotated[int, _key("Permissions of the socket", "mode", live=False, ge=0, le=0o777)] = 0o600
-    socket_group: Annotated[str, _key("Group of the socket; none: the daemon's", live=False, min_length=1)] | None = (
-        None
-    )
+    socket_mode: (
+        Annotated[
+            int,
+            _key(
+                "Permissions of the socket; none: 0600, or 0660 with a `socket_group` on root's daemon",
+                "mode",
+                live=False,
+                ge=0,
+                le=0o777,
+            ),
+        ]
+        | None
+    ) = None
+    socket_group: (
+        Annotated[
+            str,
+            _key("Group of the socket, whose members are users; none: the daemon's", live=False, min_length=1),
+        ]
+        | None
+    ) = None
+    admin_group: Annotated[str, _key("Its members may do everything, as root may", min_length=1)] | None = None
+    observer_group: (
+        Annotated[str, _key("Its members may look at listings and figures, unless they are users", min_length=1)] | None
+    ) = None
     tcp: (
         Annotated[
             str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import ipaddress
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, get_args, get_origin
@@ -115,12 +116,24 @@ def _range(key: Key) -> str:
 
 
 def check_config(config: Config) -> None:
-    """Refuse values that do not go together. Raises `BadConfigError` naming the key."""
+    """Refuse values that do not go together, or name what is not there. Raises `BadConfigError` naming the key."""
+    group_id(config.admin_group, "admin_group")
+    group_id(config.observer_group, "observer_group")
     if config.tcp is None:
         return
     loopback(config.tcp)
     if config.token_file is None:
         raise BadConfigError("`tcp` needs `token_file`: whoever reaches the port has to show a token", path="tcp")
+
+
+def group_id(name: str | None, key: str) -> int | None:
+    """Return the number of the group that a key names, if it does. Raises `BadConfigError` if there is none."""
+    if name is None:
+        return None
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise BadConfigError(f"there is no group '{name}'", path=key) from None
 
 
 def loopback(address: str) -> tuple[str, int]:

@@ -25,11 +25,11 @@ def _columns(output: Output) -> list[Column]:
     return [
         Column("ID", lambda job: str(job["id"])),
         Column("QUEUE", lambda job: str(job["queue"]), dull="default"),
-        Column("RUNS", lambda job: str(job["attempts"]), right=True),
+        Column("RUNS", lambda job: plain(job["attempts"]), right=True),
         Column("REASON", lambda job: plain(job["reason"]), dull="exited"),
         Column("EXIT", exit_of, dull="", right=True),
         Column("DIED", lambda job: output.when(job["ended_at"] or job["updated_at"]), right=True),
-        Column("OWNER", lambda job: str(job["owner"]), wide=True),
+        Column("OWNER", lambda job: str(job["owner"]), varies=True),
         Column("ERROR", lambda job: job["error"] or "", dull="", stretches=True),
         Column("COMMAND", command_of, stretches=True),
     ]

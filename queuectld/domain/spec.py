@@ -100,6 +100,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     env_mode: Literal["capture", "clean"] | None = None
     umask: Annotated[int, Meta(ge=0, le=0o777)] | None = None
     nice: Annotated[int, Meta(ge=-20, le=19)] | None = None
+    # Whose job it is, and as whom it runs; ``as`` is a word of Python's.
+    as_: Annotated[str, Meta(min_length=1, max_length=256)] | None = msgspec.field(name="as", default=None)
     stdin: str | Blob | None = None
     limits: Limits = Limits()
 
@@ -118,7 +120,6 @@ PLANNED: Final = frozenset(
         "expires_in",
         "hold",
         "after",
-        "as",
         "pty",
         "unique_key",
         "on_conflict",
@@ -193,9 +194,13 @@ def check(spec: JobSpec) -> None:
         raise BadRequestError("`run_at` and `delay` exclude each other", path="$.run_at")
 
 
+# Fields whose names are words of Python's.
+_ATTRIBUTES: Final = {"as": "as_"}
+
+
 def _value(spec: JobSpec, name: str) -> Any:
     outer, _, inner = name.partition(".")
-    value = getattr(spec, outer)
+    value = getattr(spec, _ATTRIBUTES.get(outer, outer))
     return getattr(value, inner) if inner else value
 
 
@@ -286,6 +291,7 @@ def _seconds(text: str) -> float:
 _RULES: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "command": _no_nul,
     "argv": _argv,
+    "as": _no_nul,
     "shell": _shell,
     "script": _input,
     "timeout": _positive,

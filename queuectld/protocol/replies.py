@@ -66,20 +66,23 @@ class Staged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as clients see it; this much is promised to stay."""
+    """A job as clients see it; this much is promised to stay.
+
+    Of somebody else's job there are id, owner, queue, state and times; the rest is null, and ``hidden`` true.
+    """
 
     id: str
     command: str | None
     argv: tuple[str, ...] | None
     state: str
     reason: str | None
-    attempts: int
-    max_retries: int
-    retries_left: int
+    attempts: int | None
+    max_retries: int | None
+    retries_left: int | None
     queue: str
-    priority: int
+    priority: int | None
     owner: str
-    tags: dict[str, str]
+    tags: dict[str, str] | None
     created_at: Instant
     updated_at: Instant
     run_at: Instant
@@ -91,6 +94,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     # Why it does not run now: not_due, retry_wait, queued, no_workers, cancelling; null if it runs or is over.
     waiting: str | None
+    # Whether most of it is not for whoever asked.
+    hidden: bool = False
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,6 +307,8 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
     run_at: Instant | None = None
     by: str | None = None
+    # Of somebody else's job: the rest is not told.
+    hidden: bool = False
     gap: bool = False
 
 

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from queuectld.domain.job import FINAL, Job, State
 from queuectld.protocol.messages import Wait
 from queuectld.protocol.replies import Finished, Waited
+from queuectld.server.bulk import By
 from queuectld.server.desk import Desk
 from queuectld.server.lending import lending
 from queuectld.server.outlet import Outlet
@@ -30,11 +31,11 @@ _STATES: Final = tuple(State)
 class Waiter:
     """One request to wait. What it keeps for each job is a bit, and 8 bytes from its end until its client reads it."""
 
-    def __init__(self, desk: Desk, request: Wait, outlet: Outlet, user: str) -> None:
+    def __init__(self, desk: Desk, request: Wait, outlet: Outlet, by: By) -> None:
         self._desk = desk
         self._request = request
         self._outlet = outlet
-        self._user = user
+        self._by = by
         self._until = FINAL if request.until is None else frozenset(map(State, request.until))
         self._waiting = Seqs()
         # While jobs are listed: those that came to what is waited for meanwhile, and in which state first.
@@ -49,7 +50,7 @@ class Waiter:
         """Send an event for each job that gets there; return when all have, or enough."""
         unsubscribe = self._desk.hub.subscribe(self._committed)
         try:
-            with lending(self._desk, self._request.lend):
+            async with lending(self._desk, self._request.lend, self._by.sight):
                 await self._list()
                 while self._goes_on() and (self._arrived or await self._outlet.news()):
                     await self._tell_arrived()
@@ -69,7 +70,9 @@ class Waiter:
         return not (self._enough or self._outlet.stopping)
 
     async def _list(self) -> None:
-        query = await self._desk.ledger.read(lambda reader: selection.query(reader, self._request.select))
+        query = await self._desk.ledger.read(
+            lambda reader: selection.query(reader, self._request.select, self._by.sight)
+        )
         after: int | None = None
         while self._may_go_on():
             async with self._outlet.turn:
@@ -137,7 +140,7 @@ class Waiter:
         await self._outlet.send(told)
         if self._request.mark_seen and state is State.DEAD:
             now = self._desk.clock()
-            await self._desk.ledger.write(lambda store: mark_seen(store, job.seq, by=self._user, now=now))
+            await self._desk.ledger.write(lambda store: mark_seen(store, job.seq, by=self._by.user, now=now))
         failed = state is not State.COMPLETED
         self._enough = self._request.any or (self._request.fail_fast and failed)
 
@@ -155,6 +158,6 @@ def _by_seq(reader: Reader, seqs: Sequence[int]) -> dict[int, Job]:
     return found
 
 
-async def await_jobs(desk: Desk, request: Wait, outlet: Outlet, user: str) -> Waited:
+async def await_jobs(desk: Desk, request: Wait, by: By, outlet: Outlet) -> Waited:
     """Answer a request to wait."""
-    return await Waiter(desk, request, outlet, user).run()
+    return await Waiter(desk, request, outlet, by).run()

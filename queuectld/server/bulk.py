@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,7 @@ from queuectld.service import change
 from queuectld.service.change import Act, AnyBulk, Live, Progress
 from queuectld.service.jobs import begin_count, count_on
 from queuectld.service.selection import refusal
+from queuectld.service.sight import Sight
 from queuectld.service.submit import Order, Part, enqueue, joined, read_specs, refused_from
 from queuectld.store.base import Entry, Reader
 from queuectld.store.turns import Turn
@@ -27,6 +28,13 @@ from queuectld.store.turns import Turn
 PATIENCE: Final = 5.0
 # Jobs that are read at a time: some 10 ms.
 _SLICE: Final = 1000
+
+
+class By(NamedTuple):
+    """Who changes jobs, and whose jobs that may be."""
+
+    user: str
+    sight: Sight
 
 
 async def enqueue_many(desk: Desk, order: Order) -> Enqueued:
@@ -64,12 +72,12 @@ def _read(_store: Reader, *, jobs: Sequence[msgspec.Raw], wrong: int) -> list[Jo
     return read_specs(jobs, wrong=wrong)
 
 
-async def change_many(desk: Desk, request: AnyBulk, user: str) -> Changed:
+async def change_many(desk: Desk, request: AnyBulk, by: By) -> Changed:
     """Carry out a verb; each step is durable, and others are served in between."""
-    return (await _steps(desk, request, user)).reply()
+    return (await _steps(desk, request, by)).reply()
 
 
-async def cancel_many(desk: Desk, request: Cancel, user: str, settled: Callable[[], None]) -> Changed:
+async def cancel_many(desk: Desk, request: Cancel, by: By, settled: Callable[[], None]) -> Changed:
     """Cancel jobs, and wait until those that ran are gone unless `no_wait` says not to.
 
     Calls `settled` when all wishes are stored: what comes behind need not wait for commands to end.
@@ -77,7 +85,7 @@ async def cancel_many(desk: Desk, request: Cancel, user: str, settled: Callable[
     ends = Ends(desk)
     unsubscribe = desk.hub.subscribe(ends.committed)
     try:
-        progress = await _steps(desk, request, user)
+        progress = await _steps(desk, request, by)
         settled()
         if request.no_wait or request.dry_run:
             return progress.reply()
@@ -87,11 +95,11 @@ async def cancel_many(desk: Desk, request: Cancel, user: str, settled: Callable[
     return _cancelled(progress, ends, desk, alone=len(request.select.ids) == 1)
 
 
-async def _steps(desk: Desk, request: AnyBulk, user: str) -> Progress:
-    progress = await desk.ledger.read(partial(change.begin, request=request))
+async def _steps(desk: Desk, request: AnyBulk, by: By) -> Progress:
+    progress = await desk.ledger.read(partial(change.begin, request=request, sight=by.sight))
     turn = Turn(object(), min(change.STEP, len(request.select.ids) or change.STEP))
     while not progress.done:
-        act = Act(user, desk.policy, desk.clock(), desk.luck)
+        act = Act(by.user, desk.policy, desk.clock(), desk.luck, by.sight)
         known = len(progress.live)
         progress = await desk.ledger.write(partial(change.step, request=request, so_far=progress, act=act), turn=turn)
         for live in progress.live[known:]:
@@ -100,9 +108,9 @@ async def _steps(desk: Desk, request: AnyBulk, user: str) -> Progress:
     return progress
 
 
-async def count_many(desk: Desk, request: CountJobs) -> Count:
+async def count_many(desk: Desk, request: CountJobs, sight: Sight) -> Count:
     """Count jobs; a million take seconds, and no look at the store lasts as long."""
-    so_far = await desk.ledger.read(partial(begin_count, request=request))
+    so_far = await desk.ledger.read(partial(begin_count, request=request, sight=sight))
     while so_far.query is not None:
         so_far = await desk.ledger.read(partial(count_on, so_far=so_far))
     return so_far.reply()

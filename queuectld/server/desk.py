@@ -15,6 +15,7 @@ from queuectld.keys import Config
 from queuectld.protocol.replies import Isolation, LoopView
 from queuectld.service.control import Control
 from queuectld.service.hub import Hub
+from queuectld.service.sight import Sight
 from queuectld.service.submit import Ahead
 from queuectld.service.views import Lens
 from queuectld.store.base import Reader, Store
@@ -72,6 +73,11 @@ class Facts(NamedTuple):
     store: str
     isolation: Isolation
 
+    @property
+    def only(self) -> str | None:
+        """The user as whom all jobs run; None: each runs as its owner."""
+        return self.user if self.uid else None
+
 
 @dataclass(eq=False)
 class Desk:
@@ -118,6 +124,6 @@ class Desk:
         """Where `config_set` keeps what it is told."""
         return Path(self.facts.state_dir, OVERRIDES)
 
-    def lens(self) -> Lens:
-        """Return what views of jobs need besides them."""
-        return Lens(self.policy, self.control.limit, self.clock())
+    def lens(self, sight: Sight) -> Lens:
+        """Return what views of jobs need besides them, for somebody with this sight."""
+        return Lens(self.policy, self.control.limit, self.clock(), sight)

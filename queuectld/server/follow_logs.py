@@ -13,6 +13,7 @@ from queuectld.server.lending import lending
 from queuectld.server.outlet import Outlet
 from queuectld.service import logs
 from queuectld.service.logs import Look, Place
+from queuectld.service.sight import Sight
 from queuectld.service.views import finished
 from queuectld.store.base import Entry
 
@@ -20,10 +21,11 @@ from queuectld.store.base import Entry
 class Follower:
     """One request for logs: where it reads in each of its jobs, and which of them have news."""
 
-    def __init__(self, desk: Desk, request: Logs, outlet: Outlet) -> None:
+    def __init__(self, desk: Desk, request: Logs, outlet: Outlet, sight: Sight) -> None:
         self._desk = desk
         self._request = request
         self._outlet = outlet
+        self._sight = sight
         self._open: dict[int, Place] = {}
         self._order: list[int] = []
         self._dirty: set[int] = set()
@@ -34,7 +36,7 @@ class Follower:
         """Send the output; return when the jobs are over, or at once when asked to stop."""
         unsubscribe = self._desk.hub.subscribe(self._committed)
         try:
-            with lending(self._desk, self._request.lend):
+            async with lending(self._desk, self._request.lend, self._sight):
                 await self._begin()
                 while self._open and not self._outlet.stopping:
                     await self._look_around()
@@ -50,7 +52,7 @@ class Follower:
         )
 
     async def _begin(self) -> None:
-        for place in await self._desk.ledger.read(lambda reader: logs.places(reader, self._request)):
+        for place in await self._desk.ledger.read(lambda reader: logs.places(reader, self._request, self._sight)):
             self._open[place.seq] = place
             self._order.append(place.seq)
         self._dirty = set(self._open)
@@ -108,6 +110,6 @@ class Follower:
                 self._news_of(entry.seq)
 
 
-async def follow_logs(desk: Desk, request: Logs, outlet: Outlet) -> LogsEnd:
+async def follow_logs(desk: Desk, request: Logs, sight: Sight, outlet: Outlet) -> LogsEnd:
     """Answer a request for logs."""
-    return await Follower(desk, request, outlet).run()
+    return await Follower(desk, request, outlet, sight).run()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import os
 import socket
 import stat
@@ -13,7 +12,7 @@ from typing import Final, NamedTuple
 
 from queuectld.errors import BadConfigError, StoreLockedError
 from queuectld.host.handover import Listener
-from queuectld.values import loopback
+from queuectld.values import group_id, loopback
 
 BACKLOG: Final = 1024
 
@@ -33,6 +32,11 @@ class UnixListener(NamedTuple):
         except FileNotFoundError:
             return False
 
+    @property
+    def gid(self) -> int:
+        """The group of the file. Raises `OSError`."""
+        return Path(self.path).lstat().st_gid
+
     def unlink(self) -> None:
         """Remove the file, unless another daemon has put its own there."""
         # On a disk that has failed it stays; the next daemon replaces it, and why this one ends is told elsewhere.
@@ -47,7 +51,7 @@ def listen_unix(path: str, *, mode: int, group: str | None) -> UnixListener:
     Replaces what a dead daemon left. Raises `StoreLockedError` if somebody listens there, `BadConfigError` if the
     path cannot be used.
     """
-    gid = _group_id(group)
+    gid = group_id(group, "socket_group")
     try:
         _make_directory(path, private=gid is None and not mode & 0o077)
         _refuse_occupied(path)
@@ -64,7 +68,7 @@ def go_on_listening(inherited: Listener, path: str, *, mode: int, group: str | N
     """
     sock = socket.socket(fileno=inherited.descriptor)
     listener = UnixListener(sock, inherited.where, inherited.inode)
-    gid = _group_id(group)
+    gid = group_id(group, "socket_group")
     try:
         if inherited.where != path or not listener.in_place:
             listener.unlink()
@@ -77,15 +81,6 @@ def go_on_listening(inherited: Listener, path: str, *, mode: int, group: str | N
         raise BadConfigError(f"cannot listen on {path}: {error.strerror or error}", path="socket") from None
     sock.setblocking(False)
     return listener
-
-
-def _group_id(group: str | None) -> int | None:
-    if group is None:
-        return None
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise BadConfigError(f"there is no group '{group}'", path="socket_group") from None
 
 
 def _make_directory(path: str, *, private: bool) -> None:

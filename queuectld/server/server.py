@@ -31,9 +31,10 @@ from queuectld.server.budget import STAGED, TRAFFIC, Budget
 from queuectld.server.desk import Desk
 from queuectld.server.listen import BACKLOG, UnixListener, go_on_listening, listen_tcp, listen_unix, read_token
 from queuectld.server.plan import Plan
+from queuectld.server.rights import sight_of
 from queuectld.server.session import Session
 from queuectld.server.under_way import UnderWay
-from queuectld.server.who import Peer, check_right, token_peer, unix_peer
+from queuectld.server.who import Access, Peer, gid_of, how_to_join, token_peer, unix_peer
 
 FEATURES: Final = ("events", "logs", "stage")
 # Seconds that clients have at the end to read what was answered.
@@ -74,6 +75,9 @@ class Server:
         self._tcp: tuple[socket.socket, str] | None = None
         self._winding_up = False
         self._token = ""
+        self._socket_gid: int | None = None
+        self._access = Access(desk.facts.uid)
+        self._advice = ""
         self._all_gone = asyncio.Event()
 
     async def start(self, inherited: Inherited = NOTHING) -> None:
@@ -89,11 +93,35 @@ class Server:
             raise
 
     async def _start_unix(self, inherited: Listener | None) -> None:
-        path, mode, group = self._desk.facts.socket, self._desk.config.socket_mode, self._desk.config.socket_group
+        path, mode, group = self._desk.facts.socket, self._mode(self._desk.config), self._desk.config.socket_group
         kept = None if inherited is None else go_on_listening(inherited, path, mode=mode, group=group)
         self._unix = kept or listen_unix(path, mode=mode, group=group)
-        await self._serve(self._unix.sock, partial(unix_peer, daemon_uid=self._desk.facts.uid))
+        self._socket_gid = self._unix.gid
+        self._know_groups(self._desk.config)
+        self._desk.holder.listen(self._know_groups)
+        await self._serve(self._unix.sock, self.identify)
         log.info("Clients can connect", event_name="server.listening", path=path)
+
+    def identify(self, connection: Any) -> Peer:
+        """Return who has connected to the Unix socket."""
+        return unix_peer(connection, self._access)
+
+    def _mode(self, config: Config) -> int:
+        if config.socket_mode is not None:
+            return config.socket_mode
+        # A group that cannot connect would be of no use. On a daemon of a user its members would be let run commands
+        # as that user: there it takes saying so.
+        return 0o660 if config.socket_group is not None and self._desk.facts.uid == 0 else 0o600
+
+    def _know_groups(self, config: Config) -> None:
+        """Look up who is what from now on."""
+        self._access = Access(
+            daemon_uid=self._desk.facts.uid,
+            socket_gid=self._socket_gid,
+            admin_gid=gid_of(config.admin_group),
+            observer_gid=gid_of(config.observer_group),
+        )
+        self._advice = how_to_join(self._access)
 
     async def _start_tcp(self, inherited: Listener | None) -> None:
         address, token_file = self._desk.config.tcp, self._desk.config.token_file
@@ -130,7 +158,7 @@ class Server:
         """
         # Beside ours, where that is the place: mode and group may be others now.
         beside = f"{path}.rehearsal" if path == self._desk.facts.socket else path
-        rehearsed = listen_unix(beside, mode=config.socket_mode, group=config.socket_group)
+        rehearsed = listen_unix(beside, mode=self._mode(config), group=config.socket_group)
         rehearsed.unlink()
         rehearsed.sock.close()
         if config.tcp is not None and (self._tcp is None or config.tcp != self._tcp[1]):
@@ -190,8 +218,8 @@ class Server:
         """Decide what a request needs. Raises `QueueCTLError`."""
         if session.authenticates and session.peer.uid is None:
             self._admit(session, request)
-        check_right(session.peer, request)
-        return handlers.plan(self._desk, session.peer, session.staging, request)
+        sight = sight_of(session.peer, request, self._advice)
+        return handlers.plan(self._desk, session.peer, sight, session.staging, request)
 
     def _admit(self, session: Session, request: AnyRequest) -> None:
         if not isinstance(request, Hello):

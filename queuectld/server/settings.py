@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import structlog
+from msgspec.structs import replace
 
 from queuectld.config import Loaded
 from queuectld.errors import BadConfigError
@@ -13,6 +14,7 @@ from queuectld.keys import find_key
 from queuectld.protocol.messages import ConfigList, ConfigSet, ConfigUnset, WorkerStart, WorkerStop
 from queuectld.protocol.replies import Settings, Workers
 from queuectld.server.desk import Desk
+from queuectld.service.sight import EVERYTHING, Sight
 from queuectld.store.base import Entry
 
 log = structlog.get_logger()
@@ -58,9 +60,12 @@ async def stop_workers(desk: Desk, request: WorkerStop, user: str) -> Workers:
     return list_workers(desk)
 
 
-def list_workers(desk: Desk) -> Workers:
-    """Return the pool."""
-    return Workers(limit=desk.control.limit, workers=tuple(desk.control.workers()))
+def list_workers(desk: Desk, sight: Sight = EVERYTHING) -> Workers:
+    """Return the pool; of the jobs of others no more than which they are."""
+    workers = tuple(desk.control.workers())
+    if not sight.all:
+        workers = tuple(replace(worker, attempt=None) for worker in workers)
+    return Workers(limit=desk.control.limit, workers=workers)
 
 
 async def _bound(desk: Desk, change: Callable[[Loaded], Loaded], user: str) -> None:

@@ -1,23 +1,30 @@
-"""Who is at the other end, and what that person may do."""
+"""Who is at the other end, as the kernel or a token says, and in which role."""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import functools
+import grp
 import hmac
+import os
 import pwd
 import socket
 import struct
+from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from queuectld.errors import ForbiddenError, UnauthenticatedError
-from queuectld.protocol.frames import Request
-from queuectld.protocol.messages import GetStatus, Hello, Ping
+from queuectld.errors import UnauthenticatedError
 
-_CREDENTIALS: Final = struct.Struct("3i")
-# What a person without rights of its own may ask of a daemon that runs as root, whose jobs would run as root.
-# No listings either: they show commands, and commands have secrets in their arguments.
-_HARMLESS: Final = (Hello, Ping, GetStatus)
+# pid, uid, gid
+_CREDENTIALS: Final = struct.Struct("iII")
+# Of socket(7), which Python has no name for: the groups that the other end had when it connected.
+_SO_PEERGROUPS: Final = 59
+_FEW_GROUPS: Final = 64
+_GROUP: Final = ctypes.sizeof(ctypes.c_uint32)
+# By ctypes, since Python's own getsockopt returns no more than 1,024 bytes.
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Role(Enum):
@@ -42,6 +49,16 @@ class Peer(NamedTuple):
 STRANGER: Final = Peer(None, "", Role.STRANGER, "")
 
 
+class Access(NamedTuple):
+    """Who is what to a daemon that runs as `daemon_uid`: the numbers of groups, where there are such."""
+
+    daemon_uid: int
+    # Of the socket that clients connect to.
+    socket_gid: int | None = None
+    admin_gid: int | None = None
+    observer_gid: int | None = None
+
+
 @functools.lru_cache(maxsize=1024)
 def user_name(uid: int) -> str:
     """Return the name of a user, or its number if it has none."""
@@ -51,20 +68,70 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def unix_peer(connection: Any, daemon_uid: int) -> Peer:
+def unix_peer(connection: Any, access: Access) -> Peer:
     """Return who connected to a Unix socket, as the kernel says. `connection` is a socket, or asyncio's view of one."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _ = _CREDENTIALS.unpack(credentials)
-    return Peer(uid, user_name(uid), role_of(uid, daemon_uid), f"pid {pid}")
+    pid, uid, gid = _CREDENTIALS.unpack(credentials)
+    role = role_of(uid, peer_groups(connection) | {gid}, access)
+    return Peer(uid, user_name(uid), role, f"pid {pid}")
 
 
-def role_of(uid: int, daemon_uid: int) -> Role:
-    """Return what somebody may do whom the mode and group of the socket let in.
+def peer_groups(connection: Any) -> frozenset[int]:
+    """Return the other groups that the other end of a Unix socket had when it connected: no database is asked."""
+    room = _FEW_GROUPS
+    while True:
+        groups, size = (ctypes.c_uint32 * room)(), ctypes.c_uint(room * _GROUP)
+        failed = _libc.getsockopt(connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, groups, ctypes.byref(size))
+        if not failed:
+            return frozenset(groups[: size.value // _GROUP])
+        number = ctypes.get_errno()
+        if number != errno.ERANGE:
+            raise OSError(number, os.strerror(number))
+        # There are more; the kernel has said how many bytes they take.
+        room = size.value // _GROUP
 
-    Root and the daemon's user may do everything. So may others on the daemon of a user: whoever may connect was given
-    that. On root's daemon they would have their commands run by root.
+
+def role_of(uid: int, groups: AbstractSet[int], access: Access) -> Role:
+    """Return what somebody is whom the mode and group of the socket let in.
+
+    Root, the daemon's user and the group of administrators may do everything. Who is in the group of observers and in
+    that of the socket is a user. Others are strangers to root's daemon, however open its socket is; to the daemon of a
+    user they are users, since there is nobody else who would let them in.
     """
-    return Role.ADMIN if uid in {0, daemon_uid} or daemon_uid != 0 else Role.STRANGER
+    if uid in {0, access.daemon_uid} or access.admin_gid in groups:
+        return Role.ADMIN
+    if access.socket_gid in groups:
+        return Role.USER
+    if access.observer_gid in groups:
+        return Role.OBSERVER
+    return Role.USER if access.daemon_uid != 0 else Role.STRANGER
+
+
+def how_to_join(access: Access) -> str:
+    """Return what is said to strangers: who may use this queue, and how to become one of them."""
+    if not access.socket_gid:
+        return "you may not use this queue: it is for root alone, unless root sets `socket_group`"
+    group = group_name(access.socket_gid)
+    return (
+        f"you may not use this queue: it is for members of the group '{group}'; have root add you "
+        f"(usermod -aG {group} YOU), then log in again"
+    )
+
+
+def gid_of(name: str | None) -> int | None:
+    """Return the number of a group, if there is such a group; the configuration was checked before."""
+    try:
+        return None if name is None else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def group_name(gid: int) -> str:
+    """Return the name of a group, or its number if it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def token_peer(given: str | None, expected: str, daemon_uid: int, origin: str) -> Peer:
@@ -72,11 +139,3 @@ def token_peer(given: str | None, expected: str, daemon_uid: int, origin: str) -
     if given is None or not hmac.compare_digest(given.encode(errors="replace"), expected.encode()):
         raise UnauthenticatedError("the token is not valid", path="$.token")
     return Peer(daemon_uid, user_name(daemon_uid), Role.ADMIN, origin)
-
-
-def check_right(peer: Peer, request: Request[Any]) -> None:
-    """Refuse what this peer may not do. Raises `ForbiddenError` or `UnauthenticatedError`."""
-    if peer.uid is None:
-        raise UnauthenticatedError
-    if peer.role is not Role.ADMIN and not isinstance(request, _HARMLESS):
-        raise ForbiddenError("only root may do that here: this daemon runs jobs as root")

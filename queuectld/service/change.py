@@ -14,7 +14,8 @@ from queuectld.errors import BadRequestError, QueueCTLError
 from queuectld.protocol.messages import Bulk, Cancel, Discard, Retry, Undelete
 from queuectld.protocol.replies import Changed, Refused
 from queuectld.service.history import move
-from queuectld.service.selection import conditions, each_named, narrowed, refusal
+from queuectld.service.selection import each_named, narrowed, refusal, within
+from queuectld.service.sight import Sight
 from queuectld.store.base import Query, Reader, Store
 
 # Rows that one transaction changes at most, so that others are served in between.
@@ -71,15 +72,17 @@ class Act(NamedTuple):
     now: float
     # In [0, 1) for each call: where in the spread a retry falls.
     luck: Callable[[], float]
+    # Whose jobs they may change.
+    sight: Sight
 
 
-def begin(reader: Reader, request: AnyBulk) -> Progress:
-    """Check a request before its first step. Raises `BadRequestError`."""
+def begin(reader: Reader, request: AnyBulk, sight: Sight) -> Progress:
+    """Check a request before its first step. Raises `BadRequestError`, `ForbiddenError`."""
     if isinstance(request, Undelete) and not request.select.ids:
         raise BadRequestError("name what to bring back by its ids", path="$.select.ids")
     if request.select.ids:
         return Progress()
-    conditions(request.select)
+    within(request.select, sight)
     newest = reader.find(Query(), limit=1, reverse=True).jobs
     return Progress(last=newest[0].seq) if newest else Progress(done=True)
 
@@ -93,7 +96,7 @@ def _step_page(store: Store, request: AnyBulk, so_far: Progress, act: Act) -> Pr
     states = _states(request)
     if not states:
         return so_far._replace(done=True)
-    query = replace(conditions(request.select), states=tuple(sorted(states)))
+    query = replace(within(request.select, act.sight), states=tuple(sorted(states)))
     page = store.find(query, after=so_far.after, limit=_room(request, so_far))
     for job in page.jobs:
         if job.seq <= so_far.last:
@@ -117,7 +120,7 @@ def _room(request: AnyBulk, so_far: Progress) -> int:
 def _step_named(store: Store, request: AnyBulk, so_far: Progress, act: Act) -> Progress:
     first = so_far.after or 0
     ids = request.select.ids[first : first + STEP]
-    found = each_named(store, ids, deleted=isinstance(request, Undelete))
+    found = each_named(store, ids, act.sight, deleted=isinstance(request, Undelete))
     wanted = narrowed(store, request.select, [job.seq for _, job in found if isinstance(job, Job)])
     for place, job in found:
         if _room(request, so_far) == 0:

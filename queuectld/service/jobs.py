@@ -10,13 +10,14 @@ from msgspec.structs import replace
 from queuectld.domain.attempt import Attempt
 from queuectld.domain.job import VISIBLE, Job, State
 from queuectld.errors import BadRequestError
-from queuectld.protocol.messages import CountJobs, GetJob, ListJobs, Selector
+from queuectld.protocol.messages import CountJobs, GetJob, ListJobs
 from queuectld.protocol.output import LOG_SUFFIX
 from queuectld.protocol.replies import AttemptView, Count, JobDetail, Jobs
 from queuectld.service import selection
 from queuectld.service.environment import unpack_environment
 from queuectld.service.logs import tail
 from queuectld.service.output_files import output_base
+from queuectld.service.sight import Sight
 from queuectld.service.views import Lens, attempt_view, job_view, spec_view
 from queuectld.store.base import Query, Reader
 
@@ -26,7 +27,7 @@ _PAGE: Final = 1000
 
 def detail(reader: Reader, request: GetJob, lens: Lens, output_dir: Path, output_limit: int) -> JobDetail:
     """Return everything about one job; of its environment the names only, unless the values are asked for."""
-    job = selection.job_named(reader, request.job, "$.job")
+    job = selection.job_named(reader, request.job, "$.job", lens.sight)
     return JobDetail(
         job=job_view(job, lens),
         spec=spec_view(job, with_env=request.with_env),
@@ -51,7 +52,7 @@ def _environment(reader: Reader, job: Job, *, with_values: bool) -> dict[str, st
 def listing(reader: Reader, request: ListJobs, lens: Lens) -> Jobs:
     """Return a page of the jobs that match."""
     page = reader.find(
-        selection.query(reader, request.select),
+        selection.query(reader, request.select, lens.sight),
         after=_cursor(request.after),
         limit=request.limit,
         reverse=request.reverse,
@@ -83,12 +84,12 @@ class Counting(NamedTuple):
         return Count(total=sum(self.states.values()), states=self.states)
 
 
-def begin_count(reader: Reader, request: CountJobs) -> Counting:
+def begin_count(reader: Reader, request: CountJobs, sight: Sight) -> Counting:
     """Begin to count what matches; done at once, from the kept figures, where only queues and states matter."""
-    select = request.select
-    if select == Selector(queue=select.queue, state=select.state):
-        return Counting(None, None, _kept(reader, selection.conditions(select)).states)
-    return Counting(selection.query(reader, select), None, {})
+    select, query = request.select, selection.query(reader, request.select, sight)
+    if query == Query(queues=select.queue, states=query.states):
+        return Counting(None, None, _kept(reader, query).states)
+    return Counting(query, None, {})
 
 
 def count_on(reader: Reader, so_far: Counting) -> Counting:

@@ -16,6 +16,7 @@ from queuectld.protocol.output import GAP, STREAM_NAMES
 from queuectld.protocol.replies import Output
 from queuectld.service.output_files import OutputFiles, Stretch, output_base
 from queuectld.service.selection import job_named
+from queuectld.service.sight import Sight
 from queuectld.service.utf8 import incomplete_tail, missing_bytes
 from queuectld.service.views import iso
 from queuectld.store.base import Reader
@@ -54,15 +55,15 @@ class Look(NamedTuple):
     over: bool = False
 
 
-def places(reader: Reader, request: Logs) -> list[Place]:
+def places(reader: Reader, request: Logs, sight: Sight) -> list[Place]:
     """Return where to begin with each job.
 
-    Raises `NoSuchJobError`, `AmbiguousIdError`, `NoSuchAttemptError`, `BadRequestError`.
+    Raises `NoSuchJobError`, `AmbiguousIdError`, `ForbiddenError`, `NoSuchAttemptError`, `BadRequestError`.
     """
     found: dict[int, Place] = {}
     known = {place.job: place for place in request.places}
     for position, text in enumerate(request.jobs):
-        job = job_named(reader, text, f"$.jobs[{position}]")
+        job = job_named(reader, text, f"$.jobs[{position}]", sight)
         before = known.pop(job.id, None)
         if before is not None:
             found[job.seq] = Place(job.seq, job.id, before.attempt, before.offset)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from queuectld.domain.job import VISIBLE
 from queuectld.protocol.replies import Isolation, LoopView, QueueView, Status
 from queuectld.protocol.words import VERSION
 from queuectld.service.views import iso
 from queuectld.store.base import Reader
+
+_VEILED: Final = "something is wrong, which is told only to those who may use this queue"
 
 
 class Basis(NamedTuple):
@@ -29,6 +33,21 @@ class Basis(NamedTuple):
     loop: LoopView
     connections: int
     now: float
+
+
+def outline(store: Reader, basis: Basis) -> Status:
+    """Return what whoever can connect may know: that the daemon is there, and how it gets on; no names, no places."""
+    return replace(
+        report(store, basis),
+        state_dir="",
+        store="",
+        config_file=None,
+        queues=(),
+        next_due=None,
+        oldest_waiting=None,
+        problems=(_VEILED,) if basis.problems else (),
+        isolation=Isolation(cgroup=None, controllers=(), reason="not told to strangers"),
+    )
 
 
 def report(store: Reader, basis: Basis) -> Status:

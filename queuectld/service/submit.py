@@ -19,6 +19,7 @@ from queuectld.keys import Config
 from queuectld.protocol.messages import Enqueue, Submission
 from queuectld.protocol.replies import Added, Enqueued, Refused
 from queuectld.service.environment import captured, pack_environment
+from queuectld.service.owner import Submitter
 from queuectld.service.resent import Key, digest
 from queuectld.service.selection import refusal
 from queuectld.service.views import iso
@@ -34,6 +35,13 @@ PART: Final = 2000
 _BYTES: Final = 512
 # The count behind that word may be so old, in seconds: counting for each of 20,000 requests a second would be felt.
 _COUNT_AGE: Final = 1.0
+
+
+# Fields of a spec that are stored beside it.
+_ELSEWHERE: Final = ("id", "as_", "stdin", "script")
+
+# What somebody else's job is given along.
+_NOWHERE: Final = Submission()
 
 
 class Undone(QueueCTLError):  # noqa: N818  (it carries a good answer; it is raised so that the transaction ends)
@@ -62,7 +70,7 @@ class Ahead:
 class Terms(NamedTuple):
     """Under which a job is taken: who asks, what is configured, how many workers there may be, and the time."""
 
-    owner: str
+    submitter: Submitter
     config: Config
     policy: Policy
     limit: int
@@ -141,7 +149,7 @@ def enqueue(
     request, terms = order.request, order.terms
     if request.request is None or request.dry_run:
         return _store(store, order, part, specs), part.stop
-    key = Key(terms.owner, request.request, part.start, order.content)
+    key = Key(terms.submitter.user, request.request, part.start, order.content)
     if (earlier := key.earlier(store)) is not None:
         return earlier.reply, earlier.stop or len(order.jobs)
     reply = _store(store, order, part, specs)
@@ -187,7 +195,7 @@ def _add(store: Store, order: Order, start: int, specs: Sequence[JobSpec | Queue
     warnings = _warnings(store, drafts, terms) if start == 0 else ()
     added: list[Added] = []
     named = [draft.id for draft in drafts]
-    for index, name, result in zip(places, named, store.add(drafts, by=terms.owner), strict=True):
+    for index, name, result in zip(places, named, store.add(drafts, by=terms.submitter.user), strict=True):
         if isinstance(result, Job):
             added.append(_added(result, name, request, terms))
             continue
@@ -260,6 +268,7 @@ class Intake:
         self._inputs = inputs
         self._terms = terms
         self._environment: str | None = None
+        self._owners: dict[str | None, str] = {}
         self._queues: set[str] = {"default"}
         self._known: Sequence[str] = ()
 
@@ -268,21 +277,29 @@ class Intake:
         if isinstance(spec, QueueCTLError):
             raise spec
         self._check(spec, hints=hints)
+        owner = self._owner(spec.as_)
+        own = owner == self._terms.submitter.user
         now = self._terms.now
         due = self._due(spec, now)
         return Job(
             seq=0,
             id=spec.id or "",
-            environment=self._captured(spec),
+            environment=self._captured(spec, own=own),
             stdin=self._intern("stdin", spec.stdin),
             script=self._intern("script", spec.script),
-            spec=self._stored(spec),
-            owner=self._terms.owner,
+            spec=self._stored(spec, own=own),
+            owner=owner,
             created_at=now,
             updated_at=now,
             due=due,
             rank=rank(due, spec.priority, self._terms.policy.priority_step),
         )
+
+    def _owner(self, named: str | None) -> str:
+        # Who there is may be in a directory far away.
+        if named not in self._owners:
+            self._owners[named] = self._terms.submitter.owner(named)
+        return self._owners[named]
 
     def _check(self, spec: JobSpec, *, hints: bool) -> None:
         if spec.priority > self._terms.config.max_priority:
@@ -305,10 +322,11 @@ class Intake:
             return instant(spec.run_at)
         return now if spec.delay is None else now + spec.delay
 
-    def _captured(self, spec: JobSpec) -> str | None:
+    def _captured(self, spec: JobSpec, *, own: bool) -> str | None:
         if self._submission.env is None or spec.env_mode == "clean":
             return None
-        if spec.env_mode is None and not self._terms.config.capture_env:
+        # What is in one's own environment is for nobody else.
+        if spec.env_mode is None and not (own and self._terms.config.capture_env):
             return None
         if self._environment is None:
             self._environment = self._store.intern(pack_environment(captured(self._submission.env)))
@@ -327,11 +345,13 @@ class Intake:
             raise BadRequestError(f"`{field}` is larger than {INPUT_LIMIT >> 20} MiB", path=f"$.{field}")
         return data
 
-    def _stored(self, spec: JobSpec) -> JobSpec:
+    def _stored(self, spec: JobSpec, *, own: bool) -> JobSpec:
         # What is stored elsewhere goes; what the job does not say itself, its submission says.
-        changes: dict[str, Any] = {name: None for name in ("id", "stdin", "script") if getattr(spec, name) is not None}
-        if spec.cwd is None and self._submission.cwd is not None:
-            changes["cwd"] = self._submission.cwd
-        if spec.umask is None and self._submission.umask is not None:
-            changes["umask"] = self._submission.umask
+        changes: dict[str, Any] = {name: None for name in _ELSEWHERE if getattr(spec, name) is not None}
+        # Where one is oneself, another may not be allowed to be.
+        source = self._submission if own else _NOWHERE
+        if spec.cwd is None and source.cwd is not None:
+            changes["cwd"] = source.cwd
+        if spec.umask is None and source.umask is not None:
+            changes["umask"] = source.umask
         return replace(spec, **changes) if changes else spec

@@ -13,6 +13,7 @@ from queuectld.domain.job import WAITING, Job, State
 from queuectld.domain.policy import Policy
 from queuectld.domain.spec import encode_spec
 from queuectld.protocol.replies import AttemptView, EventView, Finished, JobView
+from queuectld.service.sight import Sight
 from queuectld.store.base import Entry
 
 # What `waiting` says of a job that does not run: its time has not come, a retry is due later, no worker may run at
@@ -21,11 +22,12 @@ WAITING_WORDS: Final = ("not_due", "retry_wait", "no_workers", "queued", "cancel
 
 
 class Lens(NamedTuple):
-    """What a view needs besides the job: what is configured, how many workers there may be, and the time."""
+    """What a view needs besides the job: what is configured, how many workers there may be, the time, and for whom."""
 
     policy: Policy
     limit: int
     now: float
+    sight: Sight
 
 
 def iso(seconds: float) -> str:
@@ -56,7 +58,9 @@ def waiting(job: Job, lens: Lens) -> str | None:
 
 
 def job_view(job: Job, lens: Lens) -> JobView:
-    """Return a job as it is listed; never with values of its environment."""
+    """Return a job as it is listed; never with values of its environment. Of others' jobs it may tell little."""
+    if not lens.sight.whole(job.owner):
+        return _outline(job, lens)
     return JobView(
         id=job.id,
         command=job.spec.command,
@@ -80,6 +84,35 @@ def job_view(job: Job, lens: Lens) -> JobView:
         signal=job.signal,
         error=job.error,
         waiting=waiting(job, lens),
+    )
+
+
+def _outline(job: Job, lens: Lens) -> JobView:
+    """Return of a job who has it, where it waits, its state and its times."""
+    return JobView(
+        id=job.id,
+        command=None,
+        argv=None,
+        state=job.state.value,
+        reason=None,
+        attempts=None,
+        max_retries=None,
+        retries_left=None,
+        queue=job.queue,
+        priority=None,
+        owner=job.owner,
+        tags=None,
+        created_at=iso(job.created_at),
+        updated_at=iso(job.updated_at),
+        run_at=iso(job.due),
+        started_at=_iso(job.started_at),
+        ended_at=_iso(job.ended_at),
+        duration=_span(job.started_at, job.ended_at if job.token is None else lens.now),
+        exit_code=None,
+        signal=None,
+        error=None,
+        waiting=None,
+        hidden=True,
     )
 
 
@@ -109,8 +142,22 @@ def attempt_view(attempt: Attempt) -> AttemptView:
     )
 
 
-def event_view(entry: Entry, *, gap: bool = False) -> EventView:
-    """Return an entry of the history as it is told."""
+def event_view(entry: Entry, sight: Sight, *, gap: bool = False) -> EventView:
+    """Return an entry of the history as it is told; of others' jobs as little as a listing tells."""
+    if entry.seq is not None and not sight.whole(entry.owner):
+        return EventView(
+            number=entry.number,
+            at=iso(entry.at),
+            event=entry.event,
+            job=entry.job,
+            queue=entry.queue,
+            owner=entry.owner,
+            was=None if entry.was is None else entry.was.value,
+            state=None if entry.state is None else entry.state.value,
+            run_at=_iso(entry.run_at),
+            hidden=True,
+            gap=gap,
+        )
     return EventView(
         number=entry.number,
         at=iso(entry.at),

@@ -115,16 +115,20 @@ class Reader(Protocol):
     def uuid(self) -> str:
         """The store's identity: tokens are numbers within it. 32 hexadecimal digits."""
 
-    def get(self, job_id: str) -> Job:
-        """Return the job with exactly this id, deleted ones included. Raises `NoSuchJobError`."""
+    def get(self, job_id: str, *, owner: str | None = None) -> Job:
+        """Return the job with exactly this id, of this owner if one is given, deleted ones included.
+
+        Of several the visible one, else the newest. Raises `NoSuchJobError`.
+        """
 
     def by_seq(self, seq: int) -> Job:
         """Return a job by its position. Raises `NoSuchJobError`."""
 
-    def resolve(self, prefix: str) -> Job:
+    def resolve(self, prefix: str, *, owner: str | None = None) -> Job:
         """Return the visible job with this id, else the only one whose id begins so (at least 4 characters).
 
-        ``@last`` is the newest visible one. Raises `NoSuchJobError`, or `AmbiguousIdError` naming some candidates.
+        ``@last`` is the newest visible one. With an `owner`, the only one of his among those whose id begins so, as far
+        as he can be told among the first 2,000. Raises `NoSuchJobError`, or `AmbiguousIdError` naming some candidates.
         """
 
     def find(self, query: Query, *, after: int | None = None, limit: int = 100, reverse: bool = False) -> Page:

@@ -33,9 +33,9 @@ class MemoryReader:
     def _visible(self) -> list[Job]:
         return [job for job in self._jobs.values() if job.state is not State.DELETED]
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str, *, owner: str | None = None) -> Job:
         """See `Reader.get`."""
-        found = [job for job in self._jobs.values() if job.id == job_id]
+        found = [job for job in self._jobs.values() if job.id == job_id and owner in {None, job.owner}]
         if not found:
             raise NoSuchJobError(f"there is no job '{job_id}'")
         return max(found, key=lambda job: (job.state is not State.DELETED, job.seq))
@@ -46,9 +46,11 @@ class MemoryReader:
             raise NoSuchJobError(f"there is no job number {seq}")
         return self._jobs[seq]
 
-    def resolve(self, prefix: str) -> Job:
+    def resolve(self, prefix: str, *, owner: str | None = None) -> Job:
         """See `Reader.resolve`."""
         jobs = sorted(self._visible(), key=lambda job: job.id)
+        if owner is not None:
+            return only_one(prefix, [job for job in jobs if job.id.startswith(prefix) and job.owner == owner])
         if prefix == "@last":
             return only_one(prefix, sorted(jobs, key=lambda job: job.seq)[-1:])
         exact = [job for job in jobs if job.id == prefix]

@@ -27,6 +27,12 @@ _LAST: Final = f"SELECT {JOB} FROM jobs NOT INDEXED WHERE hidden = 0 ORDER BY se
 _PREFIX: Final = (
     f"SELECT {JOB} FROM jobs INDEXED BY jobs_by_id WHERE hidden = 0 AND id >= ? AND id < ? ORDER BY id LIMIT ?"
 )
+# A bounded number of rows, however many jobs of others begin so.
+_OWN_PREFIX: Final = (
+    f"SELECT {JOB} FROM (SELECT {JOB} FROM jobs INDEXED BY jobs_by_id WHERE hidden = 0 AND id >= ? AND id < ? "
+    "ORDER BY id LIMIT 2000) WHERE owner = ? ORDER BY id LIMIT ?"
+)
+_OWN: Final = f"SELECT {JOB} FROM jobs WHERE id = ? AND owner = ? AND hidden = ? ORDER BY seq DESC LIMIT 1"
 _QUEUES: Final = "SELECT name FROM queues ORDER BY name"
 _HEAD: Final = (
     f"SELECT {JOB} FROM jobs INDEXED BY startable_jobs WHERE place = 1 AND queue = ? ORDER BY rank, seq LIMIT 1"
@@ -71,9 +77,12 @@ class SqliteReader:
         """Close the connection."""
         self._database.close()
 
-    def get(self, job_id: str) -> Job:
-        """See `Reader.get`; of several that had this id, the visible one, else the newest deleted one."""
-        row = self._database.one(_VISIBLE, (job_id,)) or self._database.one(_HIDDEN, (job_id,))
+    def get(self, job_id: str, *, owner: str | None = None) -> Job:
+        """See `Reader.get`."""
+        if owner is None:
+            row = self._database.one(_VISIBLE, (job_id,)) or self._database.one(_HIDDEN, (job_id,))
+        else:
+            row = self._database.one(_OWN, (job_id, owner, 0)) or self._database.one(_OWN, (job_id, owner, 1))
         if row is None:
             raise NoSuchJobError(f"there is no job '{job_id}'")
         return job_of(row)
@@ -85,8 +94,12 @@ class SqliteReader:
             raise NoSuchJobError(f"there is no job number {seq}")
         return job_of(row)
 
-    def resolve(self, prefix: str) -> Job:
+    def resolve(self, prefix: str, *, owner: str | None = None) -> Job:
         """See `Reader.resolve`."""
+        if owner is not None:
+            beyond = prefix + "\U0010ffff"
+            rows = self._database.run(_OWN_PREFIX, (prefix, beyond, owner, _CANDIDATES + 1))
+            return only_one(prefix, [job_of(row) for row in rows])
         rows = self._database.run(_LAST) if prefix == "@last" else self._database.run(_VISIBLE, (prefix,))
         if not rows and len(prefix) >= PREFIX_LENGTH:
             rows = self._database.run(_PREFIX, (prefix, prefix + "\U0010ffff", _CANDIDATES + 1))

@@ -144,6 +144,7 @@ FLAGS = [
     ("--env-mode capture", "env_mode", "capture"),
     ("--umask 022", "umask", 0o022),
     ("--nice 10", "nice", 10),
+    ("--as ann", "as", "ann"),
     ("--limit-output 64M", "limits", {"output": 64 << 20}),
     ("--limit-memory 512M --limit-cpu 30s", "limits", {"memory": 512 << 20, "cpu": 30.0}),
     ("--limit-files 64 --limit-output-action end", "limits", {"files": 64, "output_action": "end"}),

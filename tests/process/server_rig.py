@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ from queuectld.host.ledger import Ledger
 from queuectld.protocol.replies import Isolation, LoopView, WorkerView
 from queuectld.server.desk import Desk, Facts
 from queuectld.server.server import Server
+from queuectld.server.who import Peer
 from queuectld.service.attempts import Circumstances, Offer, claim_for, finish
 from queuectld.service.hub import Hub
 from queuectld.store.memory import MemoryStore
@@ -101,6 +103,8 @@ class Rig:
         self.control = FakeControl()
         self.store = store if store is not None else MemoryStore()
         self.reexec_fails: Exception | None = None
+        # Who connects next, where that is not we.
+        self._guests: deque[Peer] = deque()
         self._environ = environ or {}
         self._uid = os.getuid() if uid is None else uid
         self._stack = ExitStack()
@@ -152,6 +156,10 @@ class Rig:
             vigil=FakeVigil(),
         )
         self.server = Server(self.desk, clients=5000, hello_timeout=0.3)
+        truly, self.server.identify = (
+            self.server.identify,
+            lambda sock: self._guests.popleft() if self._guests else truly(sock),
+        )
         try:
             await self.server.start()
         except BaseException as error:  # noqa: BLE001  (the test gets it)
@@ -194,8 +202,10 @@ class Rig:
         given = Circumstances(policy=Policy(), now=time.time(), luck=0.0, boot_id="b")
         self.do(lambda store: finish(store, token, told, given))
 
-    def connect(self, *, greeted: bool = True) -> Client:
-        """Open a connection; it is closed with the rig."""
+    def connect(self, *, greeted: bool = True, peer: Peer | None = None) -> Client:
+        """Open a connection; it is closed with the rig. `peer` is who the kernel says that we are."""
+        if peer is not None:
+            self._guests.append(peer)
         client = Client.unix(str(self.socket))
         self._stack.callback(client.close)
         if greeted:

@@ -16,6 +16,8 @@ from queuectld.protocol import messages
 from queuectld.protocol.messages import Cancel, Discard, Enqueue, Retry, Selector, Submission, Undelete
 from queuectld.protocol.replies import Enqueued
 from queuectld.service import change
+from queuectld.service.owner import Submitter
+from queuectld.service.sight import EVERYTHING
 from queuectld.service.submit import Ahead, Order, Terms, enqueue
 from queuectld.store.base import Store
 from tests.simulation.checker import SECRET
@@ -85,7 +87,7 @@ class Clients:
         if request is None or daemon is None or not daemon.ready or daemon.supervisor.draining:
             return False
         world = self._world
-        terms = Terms("somebody", world.holder.config, world.policy, world.most, self._ahead, world.clock())
+        terms = Terms(Submitter("somebody"), world.holder.config, world.policy, world.most, self._ahead, world.clock())
         order = Order(request, request.jobs, {}, terms)
         work = partial(_enqueue, order=order)
         daemon.loop.within(partial(daemon.ledger.submit, work, partial(self._answered, key), sheds=True))
@@ -128,7 +130,7 @@ class Clients:
         if daemon is None or not daemon.ready or daemon.supervisor.draining or not world.store._jobs:
             return False
         request, seq = self._request()
-        self._step(request, seq, change.begin(world.store, request))
+        self._step(request, seq, change.begin(world.store, request, EVERYTHING))
         return True
 
     def end_the_endless(self) -> None:
@@ -173,7 +175,7 @@ class Clients:
         world, daemon = self._world, self._world.daemon
         if daemon is None:
             return
-        act = change.Act("somebody", world.policy, world.clock(), world.dice.random)
+        act = change.Act("somebody", world.policy, world.clock(), world.dice.random, EVERYTHING)
         work = partial(self._ask, partial(change.step, request=request, so_far=progress, act=act), type(request), seq)
         daemon.loop.within(daemon.ledger.submit, work, partial(self._changed, daemon, request, seq))
 

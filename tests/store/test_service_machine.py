@@ -35,6 +35,8 @@ from queuectld.protocol.messages import (
 from queuectld.service import attempts, change, jobs
 from queuectld.service.attempts import Circumstances, Offer
 from queuectld.service.change import Act
+from queuectld.service.owner import Submitter
+from queuectld.service.sight import EVERYTHING
 from queuectld.service.staging import Staging
 from queuectld.service.submit import Ahead, Order, Part, Terms, Undone, enqueue
 from queuectld.service.views import Lens
@@ -127,7 +129,7 @@ class Rules(RuleBasedStateMachine):
 
     def terms(self, store, owner):
         ahead = self.aheads[self.stores.index(store)]
-        return Terms(owner, self.config, Policy(), 2, ahead, self.now)
+        return Terms(Submitter(owner), self.config, Policy(), 2, ahead, self.now)
 
     # New jobs.
 
@@ -250,8 +252,8 @@ class Rules(RuleBasedStateMachine):
         self.now += seconds
         more = {"limit": limit} if form is Retry else {}
         request = form(id=1, select=select, dry_run=dry_run, **more)
-        so_far, _ = self.both(lambda store: change.begin(store, request))
-        act = Act("ann", Policy(), self.now, lambda: 0.5)
+        so_far, _ = self.both(lambda store: change.begin(store, request, EVERYTHING))
+        act = Act("ann", Policy(), self.now, lambda: 0.5, EVERYTHING)
         while isinstance(so_far, change.Progress) and not so_far.done:
             before = so_far
             so_far, _ = self.both(lambda store, before=before: change.step(store, request, before, act))
@@ -320,7 +322,7 @@ class Rules(RuleBasedStateMachine):
     @rule(select=SELECTS, limit=st.integers(1, 3), reverse=st.booleans())
     def look_through(self, select, limit, reverse):
         """All pages, and a count, agree with each other."""
-        lens = Lens(Policy(), 2, self.now)
+        lens = Lens(Policy(), 2, self.now, EVERYTHING)
         seen, after = [], None
         while True:
             request = ListJobs(id=1, select=select, after=after, limit=limit, reverse=reverse)
@@ -331,7 +333,7 @@ class Rules(RuleBasedStateMachine):
             if (after := page.next) is None:
                 break
         assert len({job.id for job in seen}) == len(seen)
-        counting, _ = self.both(lambda store: jobs.begin_count(store, CountJobs(id=1, select=select)))
+        counting, _ = self.both(lambda store: jobs.begin_count(store, CountJobs(id=1, select=select), EVERYTHING))
         while counting.query is not None:
             before = counting
             counting, _ = self.both(lambda store, before=before: jobs.count_on(store, before))

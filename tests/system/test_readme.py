@@ -15,6 +15,7 @@ from queuectld.domain import diagram
 from queuectld.domain.durations import format_duration
 from queuectld.domain.sizes import format_size
 from queuectld.keys import KEYS
+from queuectld.server import rights
 from tests.system.livedaemon import LiveDaemon
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -122,6 +123,10 @@ def between(mark: str) -> str:
 
 def test_the_diagram_is_the_one_of_the_transition_table() -> None:
     assert between("states") == diagram.block()
+
+
+def test_the_table_of_rights_is_the_one_by_which_requests_are_admitted() -> None:
+    assert between("rights") == rights.table().strip()
 
 
 def test_the_table_of_configuration_names_every_key_with_its_default() -> None:

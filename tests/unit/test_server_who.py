@@ -1,54 +1,102 @@
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 
-from queuectld.errors import BadConfigError, ForbiddenError, UnauthenticatedError
-from queuectld.protocol.messages import REQUESTS
+from queuectld.errors import BadConfigError, UnauthenticatedError
 from queuectld.server.listen import listen_tcp
-from queuectld.server.who import STRANGER, Peer, Role, check_right, role_of, token_peer, user_name
+from queuectld.server.who import (
+    Access,
+    Peer,
+    Role,
+    group_name,
+    how_to_join,
+    peer_groups,
+    role_of,
+    token_peer,
+    unix_peer,
+    user_name,
+)
 
-HARMLESS = {"hello", "ping", "status"}
-FIELDS = {
-    "stage": {"key": "a"},
-    "get": {"job": "a"},
-    "logs": {"jobs": ("a",)},
-    "wait": {"select": None},
-    "signal": {"job": "a", "number": 1},
-    "cancel": {"select": None},
-    "retry": {"select": None},
-    "discard": {"select": None},
-    "undelete": {"select": None},
-    "config_set": {"key": "a", "value": 1},
-    "config_unset": {"key": "a"},
-    "stop": {"stream": 1},
-}
-
-
-def request(name):
-    return REQUESTS[name](id=1, **FIELDS.get(name, {}))
+SOCKET, ADMINS, OBSERVERS, ELSE = 101, 102, 103, 104
+ROOTS = Access(daemon_uid=0, socket_gid=SOCKET, admin_gid=ADMINS, observer_gid=OBSERVERS)
+ANNS = ROOTS._replace(daemon_uid=1000)
 
 
-def allowed(uid, daemon_uid, name):
-    try:
-        check_right(Peer(uid, "somebody", role_of(uid, daemon_uid), "pid 1"), request(name))
-    except ForbiddenError:
-        return False
-    return True
+@pytest.mark.parametrize(
+    ("uid", "groups", "at_roots", "at_anns"),
+    [
+        (0, {0}, Role.ADMIN, Role.ADMIN),
+        (1000, {ELSE}, Role.STRANGER, Role.ADMIN),
+        (1001, {ELSE, ADMINS}, Role.ADMIN, Role.ADMIN),
+        (1001, {ADMINS, SOCKET, OBSERVERS}, Role.ADMIN, Role.ADMIN),
+        (1001, {SOCKET}, Role.USER, Role.USER),
+        (1001, {SOCKET, OBSERVERS}, Role.USER, Role.USER),
+        (1001, {OBSERVERS}, Role.OBSERVER, Role.OBSERVER),
+        (1001, {ELSE}, Role.STRANGER, Role.USER),
+        (1001, set(), Role.STRANGER, Role.USER),
+    ],
+)
+def test_the_role_follows_from_the_user_and_the_groups(uid, groups, at_roots, at_anns):
+    assert role_of(uid, groups, ROOTS) is at_roots
+    assert role_of(uid, groups, ANNS) is at_anns
 
 
-@pytest.mark.parametrize("name", REQUESTS)
-def test_who_may_do_what(name):
-    assert allowed(0, 0, name)
-    assert allowed(0, 1000, name)
-    assert allowed(1000, 1000, name)
-    assert allowed(1001, 1000, name)
-    assert allowed(1001, 0, name) == (name in HARMLESS)
+def test_where_no_groups_are_named_nobody_is_in_them():
+    assert role_of(1001, {0, 101, 102}, Access(daemon_uid=0)) is Role.STRANGER
 
 
-@pytest.mark.parametrize("name", REQUESTS)
-def test_a_stranger_may_do_nothing(name):
-    with pytest.raises(UnauthenticatedError):
-        check_right(STRANGER, request(name))
+def test_a_stranger_is_told_which_group_to_join():
+    assert "'root'" not in how_to_join(ROOTS._replace(socket_gid=0))
+    assert "socket_group" in how_to_join(ROOTS._replace(socket_gid=0))
+    assert f"usermod -aG {group_name(SOCKET)}" in how_to_join(ROOTS)
+    assert "log in again" in how_to_join(ROOTS)
+
+
+def test_the_kernel_tells_user_groups_and_process():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        peer = unix_peer(ours, Access(daemon_uid=os.getuid()))
+
+        assert peer == Peer(os.getuid(), user_name(os.getuid()), Role.ADMIN, f"pid {os.getpid()}")
+        assert peer_groups(ours) == frozenset(os.getgroups())
+
+
+CONNECTS = """
+import os, socket, sys
+os.setgroups(range(2000, 2000 + int(sys.argv[2])))
+os.setgid(4321)
+os.setuid(12345)
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    sock.recv(1)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("count", [0, 1, 64, 65, 1000])
+def test_however_many_groups_somebody_has_all_are_known(tmp_path, count):
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        os.chmod(path, 0o666)  # noqa: PTH101  (as the rest)
+        listening.listen()
+        with subprocess.Popen([sys.executable, "-c", CONNECTS, path, str(count)]) as process:
+            connection, _ = listening.accept()
+            with connection:
+                groups = peer_groups(connection)
+                peer = unix_peer(connection, ROOTS._replace(observer_gid=2000 + count - 1, socket_gid=4321))
+
+    assert groups == frozenset(range(2000, 2000 + count))
+    # The group of the process itself counts as well.
+    assert peer == Peer(12345, "12345", Role.USER, f"pid {process.pid}")
 
 
 @pytest.mark.parametrize("given", [None, "", "secret ", "Secret", "s\udcffcret", "é"])

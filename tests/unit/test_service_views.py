@@ -5,11 +5,12 @@ import pytest
 from queuectld.domain.attempt import Attempt, Outcome, Reason
 from queuectld.domain.job import State
 from queuectld.domain.policy import Policy
+from queuectld.service.sight import EVERYTHING
 from queuectld.service.views import WAITING_WORDS, Lens, attempt_view, iso, job_view, spec_view, waiting
 
 
 def lens(now=100.0, limit=1):
-    return Lens(Policy(), limit, now)
+    return Lens(Policy(), limit, now, EVERYTHING)
 
 
 @pytest.mark.parametrize(

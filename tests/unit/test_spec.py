@@ -36,6 +36,7 @@ EVERYTHING = {
     "env_mode": "clean",
     "umask": 0o027,
     "nice": 19,
+    "as": "ann",
     "stdin": "in\0put",
     "limits": {"memory": 1 << 29, "cpu": "1h", "files": 64, "output": 0, "output_action": "end"},
     "tags": {"team": "red"},
@@ -60,7 +61,9 @@ def test_every_field_is_understood_and_survives_storage():
     assert (read.silent_timeout, read.limits.cpu) == (600.0, 3600.0)
     assert decode_spec(encode_spec(read)) == read
     assert set(EVERYTHING["limits"]) == {field.name for field in msgspec.structs.fields(Limits)}
-    assert set(EVERYTHING) | {"argv", "script", "delay"} == {field.name for field in msgspec.structs.fields(JobSpec)}
+    assert set(EVERYTHING) | {"argv", "script", "delay"} == {
+        field.encode_name for field in msgspec.structs.fields(JobSpec)
+    }
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,8 @@ BAD_FIELDS = [
     ("umask", 0o1000, "at most 0777"),
     ("umask", "022", "must be a whole number, not a text"),
     ("nice", 20, "at most 19"),
+    ("as", "", "`as` must not be empty"),
+    ("as", "ann\0", "`as` contains a NUL byte"),
     ("stdin", 5, "must be a text or an object"),
     ("stdin", {}, "needs either `b64` or `staged`"),
     ("stdin", {"b64": "", "staged": "k"}, "needs either `b64` or `staged`"),
@@ -158,7 +163,7 @@ def test_a_bad_value_is_refused_with_its_path_in_plain_words(field, value, words
 
 def test_every_field_has_a_bad_value_in_this_test():
     assert {field for field, _, _ in BAD_FIELDS} | {"argv", "script"} == {
-        field.name for field in msgspec.structs.fields(JobSpec)
+        field.encode_name for field in msgspec.structs.fields(JobSpec)
     }
 
 
@@ -223,7 +228,7 @@ def test_what_another_version_will_do_is_refused_by_name_and_never_ignored(field
 
 
 def test_what_is_planned_is_not_there_yet():
-    assert not spec.PLANNED & {field.name for field in msgspec.structs.fields(JobSpec)}
+    assert not spec.PLANNED & {field.encode_name for field in msgspec.structs.fields(JobSpec)}
 
 
 def test_an_error_about_an_environment_never_tells_its_values():

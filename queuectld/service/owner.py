@@ -1,0 +1,42 @@
+"""In whose name a job is stored: in that of whoever asks for it, or where an administrator says so in another's."""
+
+from __future__ import annotations
+
+import pwd
+from typing import NamedTuple
+
+from queuectld.errors import BadRequestError, ForbiddenError
+
+
+class Submitter(NamedTuple):
+    """Who asks for jobs."""
+
+    user: str
+    # Whether jobs in the names of others may be asked for.
+    admin: bool = False
+    # On a daemon that is not root's: its user, as whom all jobs run.
+    only: str | None = None
+
+    def owner(self, named: str | None) -> str:
+        """Return whose job it is that names this user, or none. Raises `BadRequestError`, `ForbiddenError`."""
+        if named is None:
+            return self.user
+        if self.only is not None and named != self.only:
+            raise BadRequestError(
+                f"`as` cannot be '{named}': this daemon is not root's, and runs all jobs as {self.only}", path="$.as"
+            )
+        if named == self.user:
+            return self.user
+        if not self.admin:
+            # Whether there is such a user is not told.
+            raise ForbiddenError("only administrators may have jobs run as somebody else", path="$.as")
+        return named if named == self.only else known_user(named)
+
+
+def known_user(name: str) -> str:
+    """Return what the user of that name is called by the kernel's number. Raises `BadRequestError` if there is none."""
+    try:
+        # Two names may share a number; whoever comes by the number has to find what is his.
+        return pwd.getpwuid(pwd.getpwnam(name).pw_uid).pw_name
+    except KeyError:
+        raise BadRequestError(f"there is no user '{name}' on this host", path="$.as") from None
