@@ -276,6 +276,7 @@ class Holder:
 
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
+        self._at_start = loaded.config
         self._listeners: list[Callable[[Config], None]] = []
 
     @property
@@ -287,10 +288,17 @@ class Holder:
         """Call `listener` with every later configuration, before anybody is told that it is in force."""
         self._listeners.append(listener)
 
-    def replace(self, loaded: Loaded) -> tuple[str, ...]:
-        """Take up a new configuration; return the names of changed keys that wait for the next start."""
-        old, self.loaded = self.loaded.config, loaded
+    def replace(self, loaded: Loaded) -> None:
+        """Take up a new configuration."""
+        self.loaded = loaded
         for listener in self._listeners:
             listener(loaded.config)
-        changed = (key for key in KEYS.values() if getattr(old, key.field) != getattr(loaded.config, key.field))
-        return tuple(key.name for key in changed if not key.live)
+
+    def waiting(self) -> tuple[str, ...]:
+        """Return the names of keys whose value takes effect with the next start only."""
+        return tuple(key.name for key in differing(self._at_start, self.config) if not key.live)
+
+
+def differing(one: Config, other: Config) -> Iterator[Key]:
+    """Return the keys whose values are not the same."""
+    return (key for key in KEYS.values() if getattr(one, key.field) != getattr(other, key.field))

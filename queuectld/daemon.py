@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -21,6 +21,7 @@ from queuectld.errors import (
 )
 from queuectld.host.children import Children
 from queuectld.host.handover import Handover
+from queuectld.host.reload import Stages
 from queuectld.host.renewal import check_successor, complaint
 from queuectld.host.threads import ready_threads, threads_needed
 from queuectld.parts import Context, Parts, assemble
@@ -71,7 +72,12 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         with threads_needed():
             self._loop.set_default_executor(ready_threads(_THREADS, "host"))
-            self._parts: Parts = assemble(context, on_fatal=self._on_fatal, reexec=self._reexec)
+            self._parts: Parts = assemble(
+                context,
+                on_fatal=self._on_fatal,
+                reexec=self._reexec,
+                stages=Stages(self._reload_begun, self._reload_ended),
+            )
 
     async def run(self) -> int | Successor:
         """Serve until the end; return the exit code, or what has to take over."""
@@ -81,6 +87,7 @@ class Daemon:
         try:
             await self._start()
             self._beside(parts.janitor.run())
+            self._beside(parts.config_watch.run())
             log.info("Ready", event_name="daemon.ready", path=self._context.address, workers=parts.supervisor.limit)
             self._ready = True
             self._tell_ready()
@@ -109,8 +116,11 @@ class Daemon:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _tell_ready(self) -> None:
-        self._parts.notifier.ready(f"at {self._context.address}, workers: {self._parts.supervisor.limit}")
+    def _tell_ready(self, problem: str | None = None) -> None:
+        status = f"at {self._context.address}, workers: {self._parts.supervisor.limit}"
+        self._parts.notifier.ready(
+            status if problem is None else f"the configuration is not valid, the old one holds: {problem}"
+        )
 
     async def _start(self) -> None:
         before = self._context.handover
@@ -203,22 +213,18 @@ class Daemon:
         self._parts.notifier.stopping("ending", _TO_THE_FIRST_BEAT)
 
     def _asked_to_reload(self) -> None:
-        try:
-            loaded = self._context.reload()
-        except BadConfigError as error:
-            log.error("Configuration rejected", event_name="config.rejected", error=error.message)  # noqa: TRY400  (it tells all)
-            self._parts.notifier.status(f"the configuration is not valid, the old one holds: {error.message}")
-            return
-        waiting = self._context.holder.replace(loaded)
-        self._parts.supervisor.reconfigure()
-        log.info("Configuration read", event_name="config.loaded", path=loaded.config_file)
-        _tell("Keys wait for the next start", "config.needs_restart", waiting)
-        _tell("Values in the file have no effect", "config.hidden", loaded.hidden())
+        self._beside(self._reload())
+
+    async def _reload(self) -> None:
+        # What is wrong is on record, and in the status.
+        with suppress(BadConfigError):
+            await self._parts.reloader.reload()
+
+    def _reload_begun(self) -> None:
         if self._ready and not self._parts.supervisor.draining:
-            self._parts.notifier.reloading("the configuration was read")
-            self._tell_ready()
+            self._parts.notifier.reloading("reading the configuration")
 
-
-def _tell(message: str, event: str, keys: Sequence[str]) -> None:
-    if keys:
-        log.warning(message, event_name=event, keys=list(keys))
+    def _reload_ended(self, problem: str | None) -> None:
+        # Said after a refusal too: the manager waits for it, and would end us in the end.
+        if self._ready and not self._parts.supervisor.draining:
+            self._tell_ready(problem)

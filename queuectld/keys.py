@@ -132,6 +132,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     )
     retention_requests: Annotated[float, _span("A resent request is recognised so long")] = _DAY
 
+    watch_config: Annotated[bool, _key("Whether a changed configuration file is read by itself")] = True
     log_level: Annotated[Literal["debug", "info", "warning", "error"], _key("Nothing less important is logged")] = (
         "info"
     )

@@ -59,6 +59,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "config.rejected": "a changed configuration is not valid; the old one stays in force",
     "config.hidden": "a value in the configuration file has no effect, because something else hides it",
     "config.needs_restart": "changed keys wait for the next start",
+    "watch.failed": "the host does not tell of changes in a directory; it is looked at now and then instead",
+    "watch.works": "the host tells of changes in a directory again",
     "server.listening": "clients can connect",
     "client.refused": "a client was turned away",
     "request.failed": "a request met an error inside the daemon",

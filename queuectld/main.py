@@ -51,7 +51,8 @@ def main(context: click.Context, config_file: str | None, scope: str | None, *, 
         return
     try:
         here = places(os.environ, os.geteuid(), scope, os.path.isdir)
-        read = _reader(here, config_file)
+        file = Path(config_file or here.config).absolute()
+        read = _reader(here, file, required=config_file is not None or "QUEUECTL_CONFIG" in os.environ)
         if context.invoked_subcommand is not None:
             context.obj = Site(Path(here.state).absolute(), read)
             return
@@ -62,7 +63,7 @@ def main(context: click.Context, config_file: str | None, scope: str | None, *, 
                 click.echo(note)
             click.echo(f"The configuration is valid ({loaded.config_file or 'no file; defaults'}).")
             return
-        sys.exit(serve(here, read, handover))
+        sys.exit(serve(here, file, read, handover))
     except QueueCTLError as error:
         click.echo(f"queuectld: {error.message}", err=True)
         sys.exit(exits.code_of(error))
@@ -75,15 +76,13 @@ def main(context: click.Context, config_file: str | None, scope: str | None, *, 
 main.add_command(db)
 
 
-def _reader(here: Places, config_file: str | None) -> Callable[[], config.Loaded]:
-    """Return what reads the configuration, now and at each reload."""
-    named = config_file is not None or "QUEUECTL_CONFIG" in os.environ
-    file = Path(config_file or here.config).absolute()
+def _reader(here: Places, file: Path, *, required: bool) -> Callable[[], config.Loaded]:
+    """Return what reads the configuration, now and at each reload; the file has to be there if somebody named it."""
     overrides = Path(here.state).absolute() / OVERRIDES
-    return partial(config.load, file, overrides, os.environ.copy(), required=named)
+    return partial(config.load, file, overrides, os.environ.copy(), required=required)
 
 
-def serve(here: Places, read: Callable[[], config.Loaded], handover: Handover | None) -> int:
+def serve(here: Places, file: Path, read: Callable[[], config.Loaded], handover: Handover | None) -> int:
     """Run the daemon; return its exit code. Raises `QueueCTLError` if it cannot begin."""
     faulthandler.enable()
     program = this_program()
@@ -91,6 +90,7 @@ def serve(here: Places, read: Callable[[], config.Loaded], handover: Handover | 
     keys = loaded.config
     check_named(keys)
     adjustable = set_up(level=keys.log_level, form=keys.log_format, environ=os.environ)
+    bad = None if rejected is None else rejected.message
     if rejected is not None:
         log.error("Configuration rejected", event_name="config.rejected", error=rejected.message)
     # Nothing that is created is for others, unless it says so itself.
@@ -99,7 +99,7 @@ def serve(here: Places, read: Callable[[], config.Loaded], handover: Handover | 
     # Whatever directory we were started in may be unmounted.
     socket = str(Path(here.socket).absolute())
     os.chdir("/")
-    context = Context(state, config.Holder(loaded), socket, adjustable, read, program, handover)
+    context = Context(state, config.Holder(loaded), socket, adjustable, file, read, bad, program, handover)
     try:
         with asyncio.Runner(loop_factory=EventLoop) as runner:
             end = runner.run(_run(context))

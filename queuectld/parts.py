@@ -6,8 +6,10 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
+from queuectld.check import check_named
 from queuectld.config import Holder, Loaded
 from queuectld.errors import QueueCTLError
 from queuectld.host.file_limit import FileLimit, raise_file_limit
@@ -17,8 +19,10 @@ from queuectld.host.memory import give_memory_back
 from queuectld.host.notify import Notifier
 from queuectld.host.program import Program, for_others
 from queuectld.host.pulse import Signs
+from queuectld.host.reload import ConfigWatch, Reloader, Stages
 from queuectld.host.reserve import Reserve
 from queuectld.host.state_dir import StateDir
+from queuectld.host.watch import Observers
 from queuectld.host.watchdog import Watchdog
 from queuectld.log import Log
 from queuectld.server.desk import Desk, Facts
@@ -43,7 +47,11 @@ class Context(NamedTuple):
     # Where to listen if nothing else is configured.
     socket: str
     log: Log
+    # The configuration file, whether it is there or not.
+    config_file: Path
     reload: Callable[[], Loaded]
+    # What is wrong with it, where the configuration of the program before us is in force instead.
+    rejected: str | None
     # How we were started, the environment included.
     program: Program
     # From the program that this process was before.
@@ -61,6 +69,8 @@ class Parts(NamedTuple):
     ledger: Ledger
     supervisor: Supervisor
     janitor: Janitor
+    reloader: Reloader
+    config_watch: ConfigWatch
     server: Server
     machine: LinuxMachine
     notifier: Notifier
@@ -76,11 +86,16 @@ class Parts(NamedTuple):
 
 
 def assemble(
-    context: Context, *, on_fatal: Callable[[QueueCTLError], None], reexec: Callable[[], Awaitable[None]]
+    context: Context,
+    *,
+    on_fatal: Callable[[QueueCTLError], None],
+    reexec: Callable[[], Awaitable[None]],
+    stages: Stages,
 ) -> Parts:
     """Open the store and put everything on it; nothing happens yet. Raises `StoreError`.
 
-    `on_fatal` is told that the store cannot be trusted any more, `reexec` is what the request of that name does.
+    `on_fatal` is told that the store cannot be trusted any more, `reexec` is what the request of that name does,
+    and `stages` are those of a reload.
     """
     hub, holder = Hub(), context.holder
     database = context.state.database
@@ -100,6 +115,15 @@ def assemble(
     supervisor = Supervisor(records, hub, holder, world, beat=watchdog.beat)
     janitor = Janitor(ledger, holder, context.state.output, clock=time.time)
     hub.subscribe(janitor.committed)
+    reloader = Reloader(
+        context.reload,
+        holder,
+        file=context.config_file,
+        stages=stages,
+        reconfigure=supervisor.reconfigure,
+        rejected=context.rejected,
+    )
+    reloader.ask(check_named)
     desk = Desk(
         ledger=ledger,
         control=supervisor,
@@ -110,11 +134,14 @@ def assemble(
         facts=_facts(context, ledger.uuid, me, machine),
         reexec=reexec,
         vigil=watchdog,
+        reloader=reloader,
     )
     return Parts(
         ledger=ledger,
         supervisor=supervisor,
         janitor=janitor,
+        reloader=reloader,
+        config_watch=ConfigWatch(reloader, holder, Observers()),
         server=Server(desk, clients=files.clients),
         machine=machine,
         notifier=notifier,

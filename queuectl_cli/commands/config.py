@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -95,11 +96,17 @@ def _changed(app: App, answer: Message, form: str) -> None:
     if app.format != "table":
         _print(app, answer, origin=True)
         return
-    for row in answer["settings"]:
+    Output(app).lines(changed(answer["settings"], form))
+
+
+def changed(rows: Sequence[Row], form: str) -> list[str]:
+    """Return a line for each key that was given another value; `form` says so with its {value} and {origin}."""
+    lines = []
+    for row in rows:
         later = "" if row["live"] else "; takes effect when the daemon starts again:  queuectl daemon restart"
         hidden = " (hidden by the environment of the daemon)" if row["origin"] == "environment" else ""
-        words = form.format(value=_value(row), origin=row["origin"])
-        Output(app).lines([f"{row['key']} is {words}{hidden}{later}"])
+        lines.append(f"{row['key']} is {form.format(value=_value(row), origin=row['origin'])}{hidden}{later}")
+    return lines
 
 
 def _print(app: App, answer: Message, *, origin: bool) -> None:

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from queuectl_cli.client import Client
+from queuectl_cli.client import Client, Message
 from queuectl_cli.errors import CliError, LostError, UnreachableError, UsageError
 from queuectl_cli.group import Group
 from queuectl_cli.launch import NOT_THERE, check
@@ -98,6 +98,34 @@ def reexec(app: App) -> None:
             "socket": client.target.name,
         },
     )
+
+
+@daemon.command("reload")
+@common()
+@click.pass_obj
+def reload(app: App) -> None:
+    """Have the daemon read its configuration again. If that is not valid nothing changes, and you are told why."""
+    told = app.connect().request("reload")
+    output = Output(app)
+    if output.format in {"json", "jsonl"} or app.fields:
+        output.document(told)
+    elif not app.quiet:
+        output.lines(_reloaded(told))
+
+
+def _reloaded(told: Message) -> list[str]:
+    from queuectl_cli.commands.config import changed  # noqa: PLC0415  (only here)
+
+    file = told["config_file"]
+    lines = [f"Read {file}." if file else "There is no configuration file."]
+    lines += changed(told["changed"], "now {value} (from: {origin})") or [
+        "Nothing that takes effect at once has changed."
+    ]
+    lines += [
+        f"{key} takes effect when the daemon starts again:  queuectl daemon restart" for key in told["needs_restart"]
+    ]
+    lines += [f"{key} in the file has no effect:  queuectl config list --show-origin" for key in told["hidden"]]
+    return lines
 
 
 def _under_way() -> LostError:

@@ -23,6 +23,7 @@ from queuectld.protocol.replies import (
     Jobs,
     LogsEnd,
     Pong,
+    Reloaded,
     Settings,
     Staged,
     Status,
@@ -308,6 +309,12 @@ class Reexec(Request[Done], frozen=True, kw_only=True, tag="reexec"):
     changes: ClassVar[bool] = True
 
 
+class Reload(Request[Reloaded], frozen=True, kw_only=True, tag="reload"):
+    """Read the configuration again, and take up all of it or nothing."""
+
+    changes: ClassVar[bool] = True
+
+
 class StopStream(Request[Stopped], frozen=True, kw_only=True, tag="stop"):
     """End a stream of this connection; it answers first, with what it has."""
 
@@ -339,6 +346,7 @@ AnyRequest = (
     | ConfigUnset
     | Shutdown
     | Reexec
+    | Reload
     | StopStream
 )
 

@@ -340,6 +340,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     settings: tuple[Setting, ...]
 
 
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of the configuration that was read."""
+
+    config_file: str | None
+    # What took effect at once.
+    changed: tuple[Setting, ...]
+    # Keys whose value takes effect when the daemon starts again, those of earlier reloads among them.
+    needs_restart: tuple[str, ...]
+    # Keys in the file that an override or the environment hides.
+    hidden: tuple[str, ...]
+
+
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     """A stream was ended."""
 

@@ -37,6 +37,7 @@ OPERATIONS: Final = (
     "config_unset",
     "shutdown",
     "reexec",
+    "reload",
     "stop",
 )
 

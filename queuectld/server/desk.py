@@ -12,7 +12,7 @@ from queuectld.config import Holder, policy
 from queuectld.domain.policy import Policy
 from queuectld.host.state_dir import OUTPUT, OVERRIDES
 from queuectld.keys import Config
-from queuectld.protocol.replies import Isolation, LoopView
+from queuectld.protocol.replies import Isolation, LoopView, Reloaded
 from queuectld.service.control import Control
 from queuectld.service.hub import Hub
 from queuectld.service.sight import Sight
@@ -61,6 +61,19 @@ class Vigil(Protocol):
         """Return sentences about what does not move."""
 
 
+class Reloading(Protocol):
+    """Reads the configuration again."""
+
+    # Held by whoever changes the configuration: each change begins from the one before.
+    changing: asyncio.Lock
+
+    async def reload(self) -> Reloaded:
+        """Take up what the files say now. Raises `BadConfigError`; then nothing has changed."""
+
+    def problems(self) -> Sequence[str]:
+        """Return sentences about what is wrong with the configuration."""
+
+
 class Facts(NamedTuple):
     """About this daemon, for `status` and the greeting. ``started_at``: wall clock, seconds."""
 
@@ -93,13 +106,12 @@ class Desk:
     # Has the program that is installed now take over from this one. Raises `CheckFailedError`.
     reexec: Callable[[], Awaitable[None]]
     vigil: Vigil
+    reloader: Reloading
 
     def __post_init__(self) -> None:
         self.ahead = Ahead()
         # Open connections, for `status`.
         self.connections = 0
-        # Held while overrides are written: each change begins from the one before.
-        self.overriding = asyncio.Lock()
         self._policy_of: tuple[Config, Policy] | None = None
 
     @property

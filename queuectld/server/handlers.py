@@ -26,6 +26,7 @@ from queuectld.protocol.messages import (
     Logs,
     Ping,
     Reexec,
+    Reload,
     Retry,
     Shutdown,
     SignalJob,
@@ -119,6 +120,8 @@ def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
             return Now(Done())
         case Reexec():
             return _change(partial(_reexec, desk))
+        case Reload():
+            return _change(partial(settings.reload, desk, user))
         case StopStream():
             return Stop(request.stream)
         case _:
@@ -166,7 +169,7 @@ def _basis(desk: Desk) -> Basis:
         config_file=desk.holder.loaded.config_file,
         workers=len(control.workers()),
         limit=control.limit,
-        problems=(*control.problems(), *desk.vigil.problems(), *desk.ledger.problems()),
+        problems=(*control.problems(), *desk.vigil.problems(), *desk.ledger.problems(), *desk.reloader.problems()),
         isolation=facts.isolation,
         loop=desk.vigil.loop(),
         connections=desk.connections,

@@ -12,7 +12,7 @@ from queuectld.config import Loaded
 from queuectld.errors import BadConfigError
 from queuectld.keys import find_key
 from queuectld.protocol.messages import ConfigList, ConfigSet, ConfigUnset, WorkerStart, WorkerStop
-from queuectld.protocol.replies import Settings, Workers
+from queuectld.protocol.replies import Reloaded, Settings, Workers
 from queuectld.server.desk import Desk
 from queuectld.service.sight import EVERYTHING, Sight
 from queuectld.store.base import Entry
@@ -38,6 +38,14 @@ async def unset_key(desk: Desk, request: ConfigUnset, user: str) -> Settings:
     """Take an override away. Raises `NoSuchKeyError`."""
     await _take_up(desk, lambda old: old.without_override(request.key), "config.unset", request.key, user)
     return Settings(settings=desk.holder.loaded.settings((request.key,)))
+
+
+async def reload(desk: Desk, user: str) -> Reloaded:
+    """Read the configuration again. Raises `BadConfigError`."""
+    told = await desk.reloader.reload()
+    entry = Entry(at=desk.clock(), event="config.loaded", by=user)
+    await desk.ledger.write(lambda store: store.write_entry(entry))
+    return told
 
 
 async def start_workers(desk: Desk, request: WorkerStart, user: str) -> Workers:
@@ -74,7 +82,7 @@ async def _bound(desk: Desk, change: Callable[[Loaded], Loaded], user: str) -> N
 
 async def _take_up(desk: Desk, change: Callable[[Loaded], Loaded], event: str, key: str, user: str) -> None:
     """Store an override, and live by it; what could not be stored is not taken up."""
-    async with desk.overriding:
+    async with desk.reloader.changing:
         loaded = change(desk.holder.loaded)
         try:
             await asyncio.to_thread(loaded.write_overrides, desk.overrides_file)

@@ -184,6 +184,9 @@ ANSWERS: dict[str, Any] = {
     "worker_start": {"ok": POOL},
     "worker_stop": {"ok": {**POOL, "limit": 0}},
     "status": {"ok": STATUS},
+    "reload": {
+        "ok": {"config_file": "/etc/f.toml", "changed": [SETTING], "needs_restart": ["socket"], "hidden": ["timeout"]}
+    },
     "events": [
         {"event": {**EVENT, "attempt": 1, "worker": "w1"}},
         {"ok": {"next": 6, "stopped": False}},

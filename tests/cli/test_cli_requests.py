@@ -85,6 +85,7 @@ COMMAND_LINES = [
     "daemon stop --leave",
     "daemon start",
     "daemon reexec",
+    "daemon reload",
     "doctor",
 ]
 

@@ -14,10 +14,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from queuectld.config import Holder, load
+from queuectld.config import Holder, Loaded, load
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.domain.policy import Policy
 from queuectld.host.ledger import Ledger
+from queuectld.host.reload import Reloader, Stages
 from queuectld.protocol.replies import Isolation, LoopView, WorkerView
 from queuectld.server.desk import Desk, Facts
 from queuectld.server.server import Server
@@ -133,7 +134,8 @@ class Rig:
         self._end = asyncio.Event()
         self.hub = Hub()
         ledger = Ledger(self.store, publish=self.hub.publish, on_fatal=print, path=getattr(self.store, "path", None))
-        loaded = load(self.state / "none.toml", self.state / "overrides.json", self._environ)
+        self.config_file = self.state / "queuectld.toml"
+        holder = Holder(self._load())
         facts = Facts(
             pid=os.getpid(),
             uid=self._uid,
@@ -148,12 +150,13 @@ class Rig:
             ledger=ledger,
             control=self.control,
             hub=self.hub,
-            holder=Holder(loaded),
+            holder=holder,
             clock=time.time,
             luck=lambda: 0.5,
             facts=facts,
             reexec=self._reexec,
             vigil=FakeVigil(),
+            reloader=self._reloader(holder),
         )
         self.server = Server(self.desk, clients=5000, hello_timeout=0.3)
         truly, self.server.identify = (
@@ -171,6 +174,14 @@ class Rig:
         await self._end.wait()
         await self.server.stop()
         await ledger.close()
+
+    def _load(self) -> Loaded:
+        return load(self.config_file, self.state / "overrides.json", self._environ)
+
+    def _reloader(self, holder: Holder) -> Reloader:
+        stages = Stages(begun=lambda: None, ended=lambda _problem: None)
+        reconfigure = self.control.reconfigure
+        return Reloader(self._load, holder, file=self.config_file, stages=stages, reconfigure=reconfigure)
 
     async def _reexec(self) -> None:
         self.control.asked.append(("reexec",))

@@ -58,6 +58,8 @@ class LiveDaemon:
             "QUEUECTL_STATE_DIR": str(self.state),
             "QUEUECTL_CONFIG": str(home / "queuectld.toml"),
             "QUEUECTL_AUTOSTART": "0",
+            # A file that a test changes is read when the test says so.
+            "QUEUECTLD_WATCH_CONFIG": "false",
         }
 
     def configure(self, **config: Any) -> None:

@@ -174,6 +174,7 @@ def test_a_configuration_that_is_spoilt_after_the_check_leaves_the_one_in_force(
 
     with daemon.wire() as wire:
         assert wire.call("config_list") == before
+        assert spoilt in wire.call("status")["problems"][0]
     [rejected] = [line for line in daemon.log_lines() if line["event"] == "config.rejected"]
     assert spoilt in rejected["error"]
     gate.open()

@@ -85,6 +85,20 @@ def test_readiness_life_reload_and_end_are_told(watched: LiveDaemon, manager: Ma
     assert watched.process.wait(20) == 0
 
 
+def test_a_reload_that_is_refused_is_told_to_be_over_too(watched: LiveDaemon, manager: Manager) -> None:
+    watched.start()
+    assert watched.process is not None
+    manager.hears("READY=1")
+    watched.configure(max_retries=-1)
+
+    watched.process.send_signal(signal.SIGHUP)
+
+    manager.hears("RELOADING=1")
+    manager.hears("MONOTONIC_USEC=")
+    manager.hears("READY=1")
+    manager.hears("STATUS=the configuration is not valid")
+
+
 def test_a_long_end_asks_for_more_time_again_and_again(watched: LiveDaemon, manager: Manager) -> None:
     watched.start()
     with watched.wire() as wire:

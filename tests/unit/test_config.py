@@ -289,11 +289,11 @@ def test_everybody_sees_a_new_configuration_at_once_and_is_told_what_waits(sourc
     heard = []
     holder.listen(heard.append)
 
-    waiting = holder.replace(sources.load('jitter = 0.5\nsocket = "/run/q.sock"\nlog_format = "json"'))
+    holder.replace(sources.load('jitter = 0.5\nsocket = "/run/q.sock"\nlog_format = "json"'))
 
     assert holder.config.jitter == 0.5
     assert heard == [holder.config]
-    assert waiting == ("socket", "log_format")
+    assert holder.waiting() == ("socket", "log_format")
 
 
 def test_auto_is_as_many_workers_as_cpus_and_at_most_eight(sources):
