@@ -59,6 +59,7 @@ _ROWS: Final[Mapping[str, tuple[Right, Right, Right, Right]]] = {
     "worker_stop": (_ALL, _NO, _NO, _NO),
     "config_set": (_ALL, _NO, _NO, _NO),
     "config_unset": (_ALL, _NO, _NO, _NO),
+    "reload": (_ALL, _NO, _NO, _NO),
     "shutdown": (_ALL, _NO, _NO, _NO),
     "reexec": (_ALL, _NO, _NO, _NO),
 }
