@@ -27,9 +27,10 @@ from queuectld.host.watchdog import Watchdog
 from queuectld.log import Log
 from queuectld.server.desk import Desk, Facts
 from queuectld.server.server import Server
+from queuectld.service.account import Account, own_account
 from queuectld.service.hub import Hub
-from queuectld.service.run_spec import Account, account
 from queuectld.store.sqlite import open_store
+from queuectld.supervisor.accounts import accounts_for
 from queuectld.supervisor.files import StateFiles
 from queuectld.supervisor.janitor import Janitor
 from queuectld.supervisor.linux import LinuxMachine
@@ -104,7 +105,7 @@ def assemble(
     # A log that is not there yet may be all that does not fit on the disk.
     store = reserve.lend_to(lambda: open_store(database))
     ledger = Ledger(store, publish=hub.publish, on_fatal=on_fatal, path=database, reserve=reserve)
-    me = account(os.geteuid(), context.program.environ)
+    me = own_account(os.geteuid(), context.program.environ)
     files = raise_file_limit()
     give_memory_back()
     machine = _machine(context, ledger.uuid, files)
@@ -168,7 +169,7 @@ def _world(context: Context, store: str, machine: LinuxMachine, me: Account) -> 
         files=StateFiles(context.state, store),
         store=store,
         output=str(context.state.output),
-        account=me,
+        accounts=accounts_for(me, context.program.environ),
         clock=time.time,
     )
 

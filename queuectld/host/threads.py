@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from threading import Barrier
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import partial
+from queue import SimpleQueue
+from threading import Barrier, Thread
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def ready_threads(count: int, name: str) -> ThreadPoolExecutor:
@@ -26,6 +30,40 @@ def ready_threads(count: int, name: str) -> ThreadPoolExecutor:
         raise
     together.wait()
     return pool
+
+
+class Bystanders:
+    """Threads for what may hang for ever: the end of the program does not wait for them."""
+
+    def __init__(self, count: int, name: str) -> None:
+        """Raises `RuntimeError` if the host cannot start them. Belongs to the loop that runs."""
+        self._loop = asyncio.get_running_loop()
+        self._work: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]]] = SimpleQueue()
+        for number in range(count):
+            Thread(target=self._serve, name=f"{name}_{number}", daemon=True).start()
+
+    def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Have something done, after all that was asked for before."""
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._work.put((done, work))
+        return done
+
+    def _serve(self) -> None:
+        while True:
+            done, work = self._work.get()
+            try:
+                tell = partial(_tell, done.set_result, work())
+            # Whatever it is, whoever waits is told.
+            except Exception as error:  # noqa: BLE001  (the one that waits raises it)
+                tell = partial(_tell, done.set_exception, error)
+            with suppress(RuntimeError):
+                # The loop is gone.
+                self._loop.call_soon_threadsafe(tell, done)
+
+
+def _tell(how: Callable[[Any], None], what: Any, done: asyncio.Future[Any]) -> None:
+    if not done.done():
+        how(what)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ __all__ = [
     "FromWorker",
     "Hello",
     "Holding",
+    "Identity",
     "Idle",
     "Outcome",
     "OutputGrown",
@@ -41,16 +42,27 @@ __all__ = [
     "decode_to_worker",
 ]
 
-# 2: what a job may use, what it may leave behind, and its cgroup. A worker of version 1 would ignore these.
-CHANNEL_VERSION: Final = 2
+# 2: what a job may use, what it may leave behind, and its cgroup. 3: whose rights it runs with. An older worker would
+# ignore these, and run the command as whoever it is itself: as root.
+CHANNEL_VERSION: Final = 3
 # Where it is, in the state directory.
 WORKER_SOCKET: Final = "worker.sock"
 # A daemon accepts this worker version and the one before; what the old one runs is seen to its end, and no more.
-OLDEST_WORKER: Final = 1
+OLDEST_WORKER: Final = 2
+# The one above is no user: the kernel takes it for "leave it as it is".
+UserNumber = Annotated[int, Meta(ge=0, le=2**32 - 2)]
 # Run messages carry a whole environment, whose size the kernel bounds at 2 MiB or more; no peer here is a stranger.
 LINE_LIMIT: Final = 64 * 1024 * 1024
 # What comes back is short; the longest is the end of a command that left thousands of processes behind, all named.
 REPORT_LIMIT: Final = 4 * 1024 * 1024
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Whose rights a command runs with: user, group, and all groups that this user is in."""
+
+    uid: UserNumber
+    gid: UserNumber
+    groups: tuple[UserNumber, ...]
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,7 +70,11 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     job: str
     argv: tuple[str, ...]
+    # None: with those of its worker, which is never root then.
+    identity: Identity | None = None
     cwd: str
+    # Where it begins if `cwd` cannot be entered; None: it does not begin at all.
+    elsewhere: str | None = None
     # The base environment as JSON (stored once for many jobs), and what is put on top of it.
     env: msgspec.Raw
     extra_env: dict[str, str] = {}
@@ -66,6 +82,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     nice: int | None = None
     # A file that the command reads; else nothing.
     stdin: str | None = None
+    # That of the arguments which is a file in a place of ours, where the user of the command may not look.
+    script: str | None = None
     # Where output goes; see `queuectld.protocol.output`.
     output: str
     output_limit: int

@@ -6,7 +6,7 @@ These run on the store thread, inside a transaction; whoever calls them speaks t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -16,6 +16,9 @@ from queuectld.domain.policy import Policy
 from queuectld.domain.transitions import Step, claim, settle
 from queuectld.service.history import move
 from queuectld.store.base import Entry, Store
+
+# What a shell answers for what it cannot find, be it the user.
+_NOT_FOUND: Final = 127
 
 
 class Offer(NamedTuple):
@@ -151,6 +154,12 @@ def finish(
 def vanished(reason: Reason, now: float, message: str) -> Outcome:
     """Return the outcome of an attempt that nobody could report."""
     return Outcome(reason=reason, ended_at=now, message=message, output_unknown=True)
+
+
+def never_begun(reason: Reason, now: float, message: str) -> Outcome:
+    """Return the outcome of an attempt that was not given to its worker; whose fault that is, `reason` says."""
+    outcome = vanished(reason, now, message)
+    return replace(outcome, exit_code=_NOT_FOUND) if reason is Reason.NOT_STARTED else outcome
 
 
 def _entry(step: Step, was: Job, attempt: Attempt, now: float) -> Entry:

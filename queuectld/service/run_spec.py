@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -12,33 +9,12 @@ import msgspec
 from queuectld.config import Config
 from queuectld.domain.job import Job
 from queuectld.protocol.worker_messages import RunSpec
+from queuectld.service.account import Account
 from queuectld.service.attempts import Claimed
 
-# What an account's own environment takes over from the daemon's.
-_KEPT = ("LANG", "LANGUAGE", "TZ", "PATH")
 _USUAL_UMASK = 0o022
-_USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class Account(NamedTuple):
-    """Whose rights jobs run with, and the environment and directory that they begin with."""
-
-    name: str
-    home: str
-    environment: Mapping[str, str]
-
-
-def account(uid: int, environ: Mapping[str, str]) -> Account:
-    """Look up a user; one without an entry, or whose home cannot be entered, still gets what it takes to run."""
-    try:
-        entry = pwd.getpwuid(uid)
-        name, home, shell = entry.pw_name, entry.pw_dir, entry.pw_shell
-    except KeyError:
-        name, home, shell = str(uid), "/", "/bin/sh"
-    kept = {key: environ[key] for key in environ if key in _KEPT or key.startswith("LC_")}
-    own = {"PATH": _USUAL_PATH, "HOME": home, "USER": name, "LOGNAME": name, "SHELL": shell or "/bin/sh"}
-    # The accounts of services name homes that do not exist; their jobs begin where a login would.
-    return Account(name, home if os.access(home, os.X_OK) else "/", own | kept)
+# Where a login begins whose home cannot be entered: the accounts of services name homes that do not exist.
+_ANYWHERE = "/"
 
 
 class InputFiles(NamedTuple):
@@ -75,13 +51,16 @@ def run_spec(
     return RunSpec(
         job=job.id,
         argv=command_line(job, config.shell, files.script),
+        identity=account.identity,
         cwd=spec.cwd or account.home,
+        elsewhere=_ANYWHERE if spec.cwd is None else None,
         env=msgspec.Raw(base),
         extra_env=unbuffered | spec.env | added,
         # The daemon keeps its own files to itself; what commands make is made as a login shell would.
         umask=_USUAL_UMASK if spec.umask is None else spec.umask,
         nice=spec.nice,
         stdin=files.stdin,
+        script=files.script,
         output=output,
         output_limit=config.output_limit if limits.output is None else limits.output,
         output_end=limits.output_action == "end",

@@ -12,6 +12,7 @@ from queuectld.config import Holder, worker_limit
 from queuectld.domain.attempt import Outcome, Reason
 from queuectld.protocol.output import base_name
 from queuectld.protocol.worker_messages import Follow, Run
+from queuectld.service.account import Account, NoAnswerError, NoSuchAccountError
 from queuectld.service.attempts import Claimed, Claims, Offer
 from queuectld.service.run_spec import InputFiles, run_spec
 from queuectld.store.base import Entry
@@ -209,26 +210,40 @@ class Dispatcher:
         worker.since = self._loop.time()
         if not self._around.may_start:
             self._around.act(worker, worker.link.withdrawn(Reason.INTERRUPTED, "it was stopped before it began"))
-        elif claimed.stdin is None and claimed.script is None:
-            self._hand_over(worker, claimed, InputFiles())
+            return
+        account = self._world.accounts.known(claimed.job.owner)
+        if account is not None and claimed.stdin is None and claimed.script is None:
+            self._hand_over(worker, claimed, account, InputFiles())
         else:
-            self._around.run(self._hand_over_with_input(worker, claimed))
+            self._around.run(self._prepare(worker, claimed))
 
-    async def _hand_over_with_input(self, worker: Worker, claimed: Claimed) -> None:
+    async def _prepare(self, worker: Worker, claimed: Claimed) -> None:
+        """Find out whose it is, and write what it reads."""
         try:
-            files = await self._world.files.write_inputs(claimed)
+            account = await self._world.accounts.find(claimed.job.owner)
+            files = await self._inputs(claimed, account)
+        except NoSuchAccountError as error:
+            self._around.act(worker, worker.link.withdrawn(Reason.NOT_STARTED, str(error)))
+        except NoAnswerError as error:
+            self._around.act(worker, worker.link.withdrawn(Reason.HOST_ERROR, str(error)))
         except OSError as error:
             why = f"cannot write its input: {error.strerror}"
             self._around.act(worker, worker.link.withdrawn(Reason.HOST_ERROR, why))
-            return
-        self._hand_over(worker, claimed, files)
+        else:
+            self._hand_over(worker, claimed, account, files)
 
-    def _hand_over(self, worker: Worker, claimed: Claimed, files: InputFiles) -> None:
+    async def _inputs(self, claimed: Claimed, account: Account) -> InputFiles:
+        if claimed.stdin is None and claimed.script is None:
+            return InputFiles()
+        user = None if account.identity is None else account.identity.uid
+        return await self._world.files.write_inputs(claimed, user)
+
+    def _hand_over(self, worker: Worker, claimed: Claimed, account: Account, files: InputFiles) -> None:
         job, attempt = claimed.job, claimed.attempt
         spec = run_spec(
             claimed,
             config=self._config.config,
-            account=self._world.account,
+            account=account,
             store=self._world.store,
             output=f"{self._world.output}/{base_name(job.seq, attempt.number)}",
             files=files,

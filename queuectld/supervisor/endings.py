@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from queuectld.domain.attempt import Attempt, Outcome, Reason
 from queuectld.errors import QueueCTLError
-from queuectld.service.attempts import Ending, vanished
+from queuectld.service.attempts import Ending, never_begun, vanished
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Dispatcher, Surroundings
 from queuectld.supervisor.records import Records
@@ -89,7 +89,7 @@ class Endings:
 
     def give_back(self, worker: Worker, token: int, reason: Reason, why: str) -> None:
         """Record that an attempt never started."""
-        self._give_back(worker, token, vanished(reason, self._world.clock(), why))
+        self._give_back(worker, token, never_begun(reason, self._world.clock(), why))
 
     def _give_back(self, worker: Worker, token: int, outcome: Outcome) -> None:
         def done(ending: Ending | BaseException) -> None:

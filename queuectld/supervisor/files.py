@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -35,9 +36,12 @@ class StateFiles:
         """Forget an outcome, after it was committed."""
         remove_outcome(self._state.outcomes, self._store, token)
 
-    async def write_inputs(self, claimed: Claimed) -> InputFiles:
-        """Write script and standard input of an attempt where its worker opens them. Raises `OSError`."""
-        return await asyncio.to_thread(_write_inputs, self._state.input, claimed)
+    async def write_inputs(self, claimed: Claimed, user: int | None) -> InputFiles:
+        """Write script and standard input of an attempt where its worker opens them, for `user`. Raises `OSError`.
+
+        None: for whoever we are ourselves.
+        """
+        return await asyncio.to_thread(_write_inputs, self._state.input, claimed, user)
 
     def remove_inputs(self, token: int) -> None:
         """Remove them again."""
@@ -49,11 +53,22 @@ class StateFiles:
         self._state.prune_input(live)
 
 
-def _write_inputs(directory: Path, claimed: Claimed) -> InputFiles:
+def _write_inputs(directory: Path, claimed: Claimed, user: int | None) -> InputFiles:
     names: dict[str, str] = {}
     for kind, data in zip(_INPUTS, (claimed.stdin, claimed.script), strict=True):
         if data is not None:
             path = directory / f"{claimed.attempt.token}.{kind}"
-            path.write_bytes(data)
+            _write(path, data, user)
             names[kind] = str(path)
     return InputFiles(**names)
+
+
+def _write(path: Path, data: bytes, user: int | None) -> None:
+    # What is there already may be somebody's, as what is made here will be.
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        os.fchmod(file.fileno(), 0o400)
+        if user is not None:
+            # The user cannot get at it here, but can open what it is given as ``/dev/stdin``, and nobody else can.
+            os.fchown(file.fileno(), user, -1)
+        file.write(data)

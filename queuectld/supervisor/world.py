@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from queuectld.service.run_spec import Account
+from queuectld.supervisor.accounts import Accounts
 from queuectld.supervisor.machine import Files, Machine
 
 
@@ -19,6 +19,6 @@ class World(NamedTuple):
     # The directory of the output of attempts.
     output: str
     # Whose rights commands run with.
-    account: Account
+    accounts: Accounts
     # Wall clock, seconds since the epoch.
     clock: Callable[[], float]

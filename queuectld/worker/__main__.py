@@ -10,6 +10,7 @@ import os
 import sys
 
 from queuectld.worker import procfs
+from queuectld.worker.identity import pass_on_no_capability
 from queuectld.worker.loop import WorkerLoop
 from queuectld.worker.options import read_options
 
@@ -21,6 +22,7 @@ def main(arguments: list[str]) -> None:
         # Already a leader if the daemon started us.
         os.setsid()
     procfs.become_subreaper()
+    pass_on_no_capability()
     # Keeps no file system busy; all paths are absolute.
     os.chdir("/")
     WorkerLoop(options).run()

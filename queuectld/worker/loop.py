@@ -28,11 +28,12 @@ from queuectld.worker.actions import (
     Spawn,
 )
 from queuectld.worker.channel import Channel, Identity
-from queuectld.worker.command import NotStarted, Spawner
+from queuectld.worker.command import Spawner
 from queuectld.worker.enclosure import Enclosure, Group, enclosure_name
 from queuectld.worker.execution import Execution
 from queuectld.worker.link import DaemonLink
 from queuectld.worker.options import Options
+from queuectld.worker.refusal import NotStarted
 
 # A message to a daemon that does not read is given so long when the worker ends, in milliseconds.
 _LAST_WORDS: Final = 1000

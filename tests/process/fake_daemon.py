@@ -33,7 +33,7 @@ from queuectld.protocol.worker_messages import (
     Welcome,
     decode_from_worker,
 )
-from queuectld.worker import procfs
+from queuectld.worker import identity, procfs
 
 # Of its own for each test process: processes are found by it, all over the host.
 STORE = f"store-{os.getpid()}"
@@ -165,6 +165,7 @@ class FakeDaemon:
         env = fields.pop("env", {"PATH": os.environ["PATH"]})
         self.tokens += 1
         fields = {"cwd": "/", "output_limit": 1 << 20, "kill_after": 5.0, **fields}
+        fields.setdefault("identity", identity.own())
         fields.setdefault("output", str(self.state / "output" / "0" / f"{self.tokens}.1"))
         return RunSpec(job="j", argv=argv, env=msgspec.Raw(json.dumps(env).encode()), **fields)
 

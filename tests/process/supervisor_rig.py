@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import signal
 import time
 from collections.abc import Callable
@@ -20,10 +21,11 @@ from queuectld.host.children import Children
 from queuectld.host.file_limit import raise_file_limit
 from queuectld.host.ledger import Ledger
 from queuectld.host.state_dir import open_state_dir
+from queuectld.service.account import own_account
 from queuectld.service.hub import Hub
-from queuectld.service.run_spec import account
 from queuectld.store.base import Store
 from queuectld.store.memory import MemoryStore
+from queuectld.supervisor.accounts import accounts_for
 from queuectld.supervisor.files import StateFiles
 from queuectld.supervisor.linux import LinuxMachine
 from queuectld.supervisor.records import Records
@@ -42,6 +44,8 @@ class Rig:
         # Added to the wall clock.
         self.ahead = 0.0
         self.over = False
+        # Whose the jobs are.
+        self.owner = pwd.getpwuid(os.geteuid()).pw_name
         keys = {"workers": 1, "vitals_interval": 60, "shutdown_grace": 0, "kill_after": 0.2} | keys
         (home / "queuectld.toml").write_text("".join(f"{key} = {value}\n" for key, value in keys.items()))
 
@@ -65,7 +69,7 @@ class Rig:
             files=StateFiles(self.state, store),
             store=store,
             output=str(self.state.output),
-            account=account(os.geteuid(), os.environ),
+            accounts=accounts_for(own_account(os.geteuid(), os.environ), os.environ),
             clock=self.clock,
         )
         self.records = Records(self.ledger, self.holder, boot_id=machine.boot_id, clock=self.clock)
@@ -119,7 +123,7 @@ class Rig:
     def _draft(self, name: str, spec: JobSpec, now: float, due: float, stdin: str | None) -> Job:
         spec = replace(spec, cwd=str(self.home))
         times = {"created_at": now, "updated_at": now, "due": due, "rank": due}
-        return Job(seq=0, id=name, spec=spec, owner="tester", stdin=stdin, **times)
+        return Job(seq=0, id=name, spec=spec, owner=self.owner, stdin=stdin, **times)
 
     async def job(self, name: str) -> Job:
         return await self.ledger.write(lambda store: store.get(name))

@@ -16,9 +16,10 @@ from queuectld.config import Config, Holder, Loaded, policy
 from queuectld.domain.job import FINAL, State
 from queuectld.errors import DiskFullError, QueueCTLError, StoreError
 from queuectld.protocol import worker_messages as wire
+from queuectld.service.account import Account
 from queuectld.service.hub import Hub
-from queuectld.service.run_spec import Account
 from queuectld.supervisor import world as supervisor_world
+from queuectld.supervisor.accounts import OneAccount
 from queuectld.supervisor.link import Phase
 from queuectld.supervisor.machine import Reception
 from queuectld.supervisor.records import Records
@@ -87,7 +88,7 @@ class SimDaemon:
             files=SimFiles(self),
             store=STORE,
             output="/output",
-            account=Account("somebody", "/", {"SECRET": SECRET}),
+            accounts=OneAccount(Account("somebody", "/", {"SECRET": SECRET})),
             clock=world.clock,
         )
         self.supervisor = Supervisor(records, hub, world.holder, around)

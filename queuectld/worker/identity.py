@@ -1,0 +1,69 @@
+"""Whose rights a command runs with: given up for good, before anything of the command is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from typing import Final
+
+from queuectld.protocol.worker_messages import Identity
+
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+# Version 3 of the structures: two words of 32 bits for each of the three sets.
+_CAPABILITY_VERSION: Final = 0x20080522
+_WORDS: Final = 2
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def own() -> Identity | None:
+    """Return who we are; None if we are several at once, as a program that changes its user is."""
+    uids, gids = os.getresuid(), os.getresgid()
+    if len({*uids}) != 1 or len({*gids}) != 1:
+        return None
+    return Identity(uids[0], gids[0], tuple(os.getgroups()))
+
+
+def same(one: Identity, other: Identity) -> bool:
+    """Whether both have the same rights; a group that is named twice gives no more of them."""
+    mine, theirs = {one.gid, *one.groups}, {other.gid, *other.groups}
+    return (one.uid, one.gid, mine) == (other.uid, other.gid, theirs)
+
+
+def assume(identity: Identity) -> None:
+    """Become that user for good: real, effective and saved, and no group of ours is left. Raises `OSError`.
+
+    Where we were root and this user is not, the kernel takes the capabilities.
+    """
+    os.setgroups(identity.groups)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    # The number that means "as it is" must never be taken for a success.
+    if os.getresuid() != (identity.uid,) * 3 or os.getresgid() != (identity.gid,) * 3:
+        raise PermissionError(1, "the kernel left it as it was")
+
+
+def pass_on_no_capability() -> None:
+    """Empty the sets by which root's capabilities could reach a program of another user. Others keep theirs.
+
+    A container or a unit may have filled them. What a program may be given by its file stays, so that sudo works.
+    """
+    if os.geteuid() != 0:
+        return
+    # A kernel without the ambient set refuses, and passes nothing on by it.
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    # Of each word: effective, permitted, inheritable.
+    sets = (ctypes.c_uint32 * (3 * _WORDS))()
+    if _libc.capget(header, sets) == 0:
+        for word in range(_WORDS):
+            sets[3 * word + 2] = 0
+        _libc.capset(header, sets)
+
+
+def give(descriptor: int, uid: int) -> None:
+    """Let a user open by its name in /proc what it was given open: ``/dev/stderr`` is a pipe that we made."""
+    with contextlib.suppress(PermissionError):
+        os.fchown(descriptor, uid, -1)
