@@ -221,7 +221,8 @@ class Dispatcher:
         """Find out whose it is, and write what it reads."""
         try:
             account = await self._world.accounts.find(claimed.job.owner)
-            files = await self._inputs(claimed, account)
+            reads = claimed.stdin is not None or claimed.script is not None
+            files = await self._world.files.write_inputs(claimed) if reads else InputFiles()
         except NoSuchAccountError as error:
             self._around.act(worker, worker.link.withdrawn(Reason.NOT_STARTED, str(error)))
         except NoAnswerError as error:
@@ -231,12 +232,6 @@ class Dispatcher:
             self._around.act(worker, worker.link.withdrawn(Reason.HOST_ERROR, why))
         else:
             self._hand_over(worker, claimed, account, files)
-
-    async def _inputs(self, claimed: Claimed, account: Account) -> InputFiles:
-        if claimed.stdin is None and claimed.script is None:
-            return InputFiles()
-        user = None if account.identity is None else account.identity.uid
-        return await self._world.files.write_inputs(claimed, user)
 
     def _hand_over(self, worker: Worker, claimed: Claimed, account: Account, files: InputFiles) -> None:
         job, attempt = claimed.job, claimed.attempt

@@ -36,12 +36,9 @@ class StateFiles:
         """Forget an outcome, after it was committed."""
         remove_outcome(self._state.outcomes, self._store, token)
 
-    async def write_inputs(self, claimed: Claimed, user: int | None) -> InputFiles:
-        """Write script and standard input of an attempt where its worker opens them, for `user`. Raises `OSError`.
-
-        None: for whoever we are ourselves.
-        """
-        return await asyncio.to_thread(_write_inputs, self._state.input, claimed, user)
+    async def write_inputs(self, claimed: Claimed) -> InputFiles:
+        """Write script and standard input of an attempt where its worker opens them. Raises `OSError`."""
+        return await asyncio.to_thread(_write_inputs, self._state.input, claimed)
 
     def remove_inputs(self, token: int) -> None:
         """Remove them again."""
@@ -53,22 +50,20 @@ class StateFiles:
         self._state.prune_input(live)
 
 
-def _write_inputs(directory: Path, claimed: Claimed, user: int | None) -> InputFiles:
+def _write_inputs(directory: Path, claimed: Claimed) -> InputFiles:
     names: dict[str, str] = {}
     for kind, data in zip(_INPUTS, (claimed.stdin, claimed.script), strict=True):
         if data is not None:
             path = directory / f"{claimed.attempt.token}.{kind}"
-            _write(path, data, user)
+            _write(path, data)
             names[kind] = str(path)
     return InputFiles(**names)
 
 
-def _write(path: Path, data: bytes, user: int | None) -> None:
-    # What is there already may be somebody's, as what is made here will be.
+def _write(path: Path, data: bytes) -> None:
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
-        os.fchmod(file.fileno(), 0o400)
-        if user is not None:
-            # The user cannot get at it here, but can open what it is given as ``/dev/stdin``, and nobody else can.
-            os.fchown(file.fileno(), user, -1)
+        # Nobody gets at it here but we. Who is given it open may open it again by its name in /proc, as ``/dev/stdin``,
+        # and must not be able to make it larger.
+        os.fchmod(file.fileno(), 0o444)
         file.write(data)

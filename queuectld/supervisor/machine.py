@@ -123,11 +123,8 @@ class Files(Protocol):
     def remove_outcome(self, token: int) -> None:
         """Forget an outcome, after it was committed."""
 
-    async def write_inputs(self, claimed: Claimed, user: int | None) -> InputFiles:
-        """Write script and standard input of an attempt where its worker opens them, for `user`. Raises `OSError`.
-
-        None: for whoever we are ourselves.
-        """
+    async def write_inputs(self, claimed: Claimed) -> InputFiles:
+        """Write script and standard input of an attempt where its worker opens them. Raises `OSError`."""
 
     def remove_inputs(self, token: int) -> None:
         """Remove them again."""

@@ -281,7 +281,7 @@ class SimFiles:
             self._world.checker.unfiled(token)
             del self._world.disk.outcomes[token]
 
-    async def write_inputs(self, claimed: Claimed, user: int | None) -> InputFiles:  # noqa: ARG002 - all are one here
+    async def write_inputs(self, claimed: Claimed) -> InputFiles:
         await asyncio.sleep(self._daemon.dice.random() * 0.02)
         if self._world.disk.full:
             self._world.adversary.struck("fill disk")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from tests.store.test_migration import load_old
@@ -10,9 +14,16 @@ from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
 
 
+def of_somebody_here(database: Path) -> None:
+    """Root runs each job as its owner, who has to be a user of this host."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE jobs SET owner = ?", (pwd.getpwuid(os.geteuid()).pw_name,))
+
+
 def test_jobs_of_an_older_version_go_on_where_they_were(home: Path, new_daemon: Callable[..., LiveDaemon]) -> None:
     (home / "state").mkdir(mode=0o700)
     load_old(home / "state" / "queue.db")
+    of_somebody_here(home / "state" / "queue.db")
     daemon = new_daemon(**{"retention.finished": "3650d", "retention.events": "3650d", "retention.deleted": "3650d"})
 
     daemon.start()
