@@ -55,8 +55,7 @@ def account_of(owner: str, environ: Mapping[str, str]) -> Account:
     entry = _entry(owner)
     # Its path leads to what is meant for root.
     inherited = environ if entry.pw_uid == 0 else {name: environ[name] for name in environ if name != "PATH"}
-    groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
-    identity = Identity(entry.pw_uid, entry.pw_gid, tuple(groups))
+    identity = Identity(entry.pw_uid, entry.pw_gid, _groups(entry))
     return _account(entry, inherited)._replace(identity=identity)
 
 
@@ -75,6 +74,15 @@ def _entry(owner: str) -> pwd.struct_passwd:
         return pwd.getpwuid(int(owner))
     except KeyError:
         return _nameless(int(owner))
+
+
+def _groups(entry: pwd.struct_passwd) -> tuple[int, ...]:
+    # Groups go by names. One that two directories give to two users says nothing of the one that came by its number.
+    try:
+        its_own = pwd.getpwnam(entry.pw_name).pw_uid == entry.pw_uid
+    except KeyError:
+        its_own = False
+    return tuple(os.getgrouplist(entry.pw_name, entry.pw_gid)) if its_own else (entry.pw_gid,)
 
 
 def _is_number(owner: str) -> bool:

@@ -92,6 +92,14 @@ def test_a_name_that_is_the_number_of_somebody_else_is_nobodys(users: list[pwd.s
         account_of("1000", {})
 
 
+def test_a_number_whose_name_means_somebody_else_has_none_of_the_groups_of_that_name(
+    users: list[pwd.struct_passwd],
+) -> None:
+    users.insert(0, pwd.struct_passwd(("root", "x", 5000, 5000, "", "/home/root", "/bin/sh")))
+
+    assert account_of("5000", {}).identity == Identity(5000, 5000, (5000,))
+
+
 def test_the_users_of_this_host_have_the_groups_that_it_says() -> None:
     me = pwd.getpwuid(os.geteuid())
     identity = account_of(me.pw_name, {}).identity
