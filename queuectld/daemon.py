@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Coroutine
 from contextlib import suppress
+from time import time
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -100,6 +101,7 @@ class Daemon:
             if not self._given_up:
                 parts.notifier.stopping("closing the store", _TO_CLOSE)
             await parts.server.stop()
+            await parts.monitoring.stop(successor=self._given_up is not None)
             await self._close_store()
             self._let_go_of_signals()
         return self._successor(self._given_up) if self._given_up and not self._fatal else self._exit_code()
@@ -127,6 +129,7 @@ class Daemon:
         inherited = Inherited() if before is None else Inherited(before.unix, before.tcp)
         await self._parts.supervisor.start(asked=0 if before is None else before.asked)
         await self._parts.server.start(inherited)
+        await self._parts.monitoring.start()
         self._context.state.record_socket(self._context.address)
 
     def _exit_code(self) -> int:
@@ -225,6 +228,7 @@ class Daemon:
             self._parts.notifier.reloading("reading the configuration")
 
     def _reload_ended(self, problem: str | None) -> None:
+        self._parts.counts.config_read(time(), valid=problem is None)
         # Said after a refusal too: the manager waits for it, and would end us in the end.
         if self._ready and not self._parts.supervisor.draining:
             self._tell_ready(problem)

@@ -105,6 +105,30 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         | None
     ) = None
 
+    metrics: (
+        Annotated[
+            str,
+            _key(
+                "Figures for Prometheus over HTTP, on the loopback or a Unix socket: 127.0.0.1:PORT or a path",
+                live=False,
+                pattern=r"^(/[^\x00]{1,106}|(\[::1\]|127(\.\d{1,3}){3}|localhost):\d{1,5})$",
+            ),
+        ]
+        | None
+    ) = None
+    metrics_file: (
+        Annotated[
+            str,
+            _key(
+                "The same as a file for the textfile collector of node_exporter, which reads *.prom",
+                live=False,
+                pattern=r"^/[^\x00]*\.prom$",
+            ),
+        ]
+        | None
+    ) = None
+    metrics_interval: Annotated[float, _span("How often that file is written", least=1, most=3600)] = 15.0
+
     cgroups: Annotated[
         Literal["auto", "off"],
         _key("auto: jobs run in cgroups (version 2) where they can be used", live=False),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from queuectld.check import check_named
 from queuectld.config import Holder, Loaded
 from queuectld.errors import QueueCTLError
+from queuectld.figures.counts import Counts
 from queuectld.host.file_limit import FileLimit, raise_file_limit
 from queuectld.host.handover import Handover
 from queuectld.host.ledger import Ledger
@@ -26,6 +27,8 @@ from queuectld.host.watch import Observers
 from queuectld.host.watchdog import Watchdog
 from queuectld.log import Log
 from queuectld.server.desk import Desk, Facts
+from queuectld.server.monitor import Monitor
+from queuectld.server.monitoring import Monitoring
 from queuectld.server.server import Server
 from queuectld.service.account import Account, own_account
 from queuectld.service.hub import Hub
@@ -76,6 +79,8 @@ class Parts(NamedTuple):
     machine: LinuxMachine
     notifier: Notifier
     watchdog: Watchdog
+    monitoring: Monitoring
+    counts: Counts
     # What was allowed before we took all that we may have.
     files: FileLimit
 
@@ -98,21 +103,23 @@ def assemble(
     `on_fatal` is told that the store cannot be trusted any more, `reexec` is what the request of that name does,
     and `stages` are those of a reload.
     """
-    hub, holder = Hub(), context.holder
+    hub, holder, counts = Hub(), context.holder, Counts()
+    counts.config_read(time.time(), valid=context.rejected is None)
+    hub.subscribe(counts.committed)
     database = context.state.database
     holder.listen(lambda config: context.log.set_level(config.log_level))
     reserve = Reserve(context.state.reserve)
     # A log that is not there yet may be all that does not fit on the disk.
-    store = reserve.lend_to(lambda: open_store(database))
+    store = reserve.lend_to(lambda: open_store(database, committed=counts.commits.observe))
     ledger = Ledger(store, publish=hub.publish, on_fatal=on_fatal, path=database, reserve=reserve)
     me = own_account(os.geteuid(), context.program.environ)
     files = raise_file_limit()
     give_memory_back()
     machine = _machine(context, ledger.uuid, files)
-    records = Records(ledger, holder, boot_id=machine.boot_id, clock=time.time)
+    records = Records(ledger, holder, boot_id=machine.boot_id, clock=time.time, counts=counts)
     notifier = Notifier(context.program.environ)
     watchdog = Watchdog(notifier)
-    world = _world(context, ledger.uuid, machine, me)
+    world = _world(context, ledger.uuid, machine, me, counts)
     supervisor = Supervisor(records, hub, holder, world, beat=watchdog.beat)
     janitor = Janitor(ledger, holder, context.state.output, clock=time.time)
     hub.subscribe(janitor.committed)
@@ -137,6 +144,9 @@ def assemble(
         vigil=watchdog,
         reloader=reloader,
     )
+    monitor = Monitor(desk, counts, database, progress=lambda: (*ledger.progress, ledger.kept_output))
+    monitoring = Monitoring(monitor, holder)
+    desk.complaints.append(monitoring.problems)
     return Parts(
         ledger=ledger,
         supervisor=supervisor,
@@ -147,6 +157,8 @@ def assemble(
         machine=machine,
         notifier=notifier,
         watchdog=watchdog,
+        monitoring=monitoring,
+        counts=counts,
         files=files,
     )
 
@@ -163,7 +175,7 @@ def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in for_others(environ).items() if not name.startswith("QUEUECTL")}
 
 
-def _world(context: Context, store: str, machine: LinuxMachine, me: Account) -> World:
+def _world(context: Context, store: str, machine: LinuxMachine, me: Account, counts: Counts) -> World:
     return World(
         machine=machine,
         files=StateFiles(context.state, store),
@@ -171,6 +183,7 @@ def _world(context: Context, store: str, machine: LinuxMachine, me: Account) -> 
         output=str(context.state.output),
         accounts=accounts_for(me, context.program.environ),
         clock=time.time,
+        note=counts.worker,
     )
 
 

@@ -90,6 +90,13 @@ def _only_choices(key: Key) -> bool:
     return bool(_choices(key)) and key.field != "workers"
 
 
+_PLACES: Final[Mapping[str, str]] = {
+    "tcp": "HOST:PORT, such as 127.0.0.1:7000",
+    "metrics": "127.0.0.1:PORT or [::1]:PORT (the loopback alone), or the absolute path of a Unix socket",
+    "metrics_file": "an absolute path that ends in .prom",
+}
+
+
 def _kind(key: Key) -> str:
     if key.unit is not None:
         return {
@@ -97,8 +104,8 @@ def _kind(key: Key) -> str:
             "bytes": "a size such as 4096, 64K or 1.5GiB",
             "mode": "permissions in octal such as 0660",
         }[key.unit]
-    if key.field == "tcp":
-        return "HOST:PORT, such as 127.0.0.1:7000"
+    if key.field in _PLACES:
+        return _PLACES[key.field]
     if key.meta.pattern is not None:
         return "an absolute path"
     kinds = {bool: "true or false", float: "a number", int: "a whole number"}
@@ -119,6 +126,8 @@ def check_config(config: Config) -> None:
     """Refuse values that do not go together, or name what is not there. Raises `BadConfigError` naming the key."""
     group_id(config.admin_group, "admin_group")
     group_id(config.observer_group, "observer_group")
+    if config.metrics is not None and not config.metrics.startswith("/"):
+        metrics_port(config.metrics)
     if config.tcp is None:
         return
     loopback(config.tcp)
@@ -134,6 +143,17 @@ def group_id(name: str | None, key: str) -> int | None:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise BadConfigError(f"there is no group '{name}'", path=key) from None
+
+
+def metrics_port(address: str) -> tuple[str, int]:
+    """Return host and port of where figures are offered; raise `BadConfigError` where there can be none."""
+    host, _, port = address.rpartition(":")
+    host = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    if not _is_loopback(host):
+        raise BadConfigError(f"`metrics` cannot be {address!r}: {host} is no address of the loopback", path="metrics")
+    if not 0 < int(port) <= 65535:
+        raise BadConfigError(f"`metrics` cannot be {address!r}: ports are 1 to 65535", path="metrics")
+    return host, int(port)
 
 
 def loopback(address: str) -> tuple[str, int]:

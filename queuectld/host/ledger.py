@@ -126,6 +126,11 @@ class Ledger:
         return found
 
     @property
+    def full(self) -> bool:
+        """Whether new jobs are refused because the disk is full."""
+        return self._full
+
+    @property
     def uuid(self) -> str:
         """The identity of the store."""
         return self._uuid

@@ -43,6 +43,10 @@ class Ledger(Protocol):
     async def read(self, work: Callable[[Reader], T]) -> T:
         """Run `work` on a read-only connection."""
 
+    @property
+    def full(self) -> bool:
+        """Whether new jobs are refused because the disk is full."""
+
     def problems(self) -> Sequence[str]:
         """Return sentences about what is wrong with the store."""
 
@@ -112,12 +116,19 @@ class Desk:
         self.ahead = Ahead()
         # Open connections, for `status`.
         self.connections = 0
+        # Who else may have something to complain of.
+        self.complaints: list[Callable[[], Sequence[str]]] = []
         self._policy_of: tuple[Config, Policy] | None = None
 
     @property
     def config(self) -> Config:
         """The configuration in force."""
         return self.holder.config
+
+    def problems(self) -> tuple[str, ...]:
+        """Return sentences about what is wrong now, for `status`."""
+        found = (self.control.problems, self.vigil.problems, self.ledger.problems, self.reloader.problems, *self.complaints)
+        return tuple(problem for complain in found for problem in complain())
 
     @property
     def policy(self) -> Policy:

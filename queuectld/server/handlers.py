@@ -169,7 +169,7 @@ def _basis(desk: Desk) -> Basis:
         config_file=desk.holder.loaded.config_file,
         workers=len(control.workers()),
         limit=control.limit,
-        problems=(*control.problems(), *desk.vigil.problems(), *desk.ledger.problems(), *desk.reloader.problems()),
+        problems=desk.problems(),
         isolation=facts.isolation,
         loop=desk.vigil.loop(),
         connections=desk.connections,

@@ -45,19 +45,19 @@ class UnixListener(NamedTuple):
                 Path(self.path).unlink()
 
 
-def listen_unix(path: str, *, mode: int, group: str | None) -> UnixListener:
+def listen_unix(path: str, *, mode: int, group: str | None, key: str = "socket") -> UnixListener:
     """Listen on a Unix socket with this mode and group; the path may be longer than a socket's address.
 
-    Replaces what a dead daemon left. Raises `StoreLockedError` if somebody listens there, `BadConfigError` if the
-    path cannot be used.
+    Replaces what a dead daemon left. Raises `StoreLockedError` if somebody listens there, `BadConfigError`, which names
+    `key`, if the path cannot be used.
     """
     gid = group_id(group, "socket_group")
     try:
         _make_directory(path, private=gid is None and not mode & 0o077)
-        _refuse_occupied(path)
+        _refuse_occupied(path, key)
         return _listen(path, mode, gid)
     except OSError as error:
-        raise BadConfigError(f"cannot listen on {path}: {error.strerror or error}", path="socket") from None
+        raise BadConfigError(f"cannot listen on {path}: {error.strerror or error}", path=key) from None
 
 
 def go_on_listening(inherited: Listener, path: str, *, mode: int, group: str | None) -> UnixListener | None:
@@ -87,7 +87,7 @@ def _make_directory(path: str, *, private: bool) -> None:
     Path(path).parent.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
 
 
-def _refuse_occupied(path: str) -> None:
+def _refuse_occupied(path: str, key: str) -> None:
     try:
         # The file itself by its descriptor: neither the length of its path nor a swap behind our back matters.
         found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -95,7 +95,7 @@ def _refuse_occupied(path: str) -> None:
         return
     try:
         if not stat.S_ISSOCK(os.fstat(found).st_mode):
-            raise BadConfigError(f"{path} exists and is not a socket", path="socket")
+            raise BadConfigError(f"{path} exists and is not a socket", path=key)
         if _answers(f"/proc/self/fd/{found}"):
             raise StoreLockedError(f"another daemon listens on {path}")
     finally:

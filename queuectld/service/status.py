@@ -57,7 +57,7 @@ def report(store: Reader, basis: Basis) -> Status:
         QueueView(name=name, states={state.value: counts.get(name, {}).get(state, 0) for state in VISIBLE})
         for name in sorted({*store.queues(), *counts})
     )
-    oldest = store.oldest_startable()
+    first_due = store.first_due().values()
     return Status(
         version=VERSION,
         pid=basis.pid,
@@ -74,7 +74,7 @@ def report(store: Reader, basis: Basis) -> Status:
         states={state.value: sum(queue.states[state.value] for queue in queues) for state in VISIBLE},
         queues=queues,
         next_due=None if next_due is None else iso(next_due),
-        oldest_waiting=None if oldest is None else round(max(0.0, basis.now - oldest.due), 3),
+        oldest_waiting=round(max(0.0, basis.now - min(first_due)), 3) if first_due else None,
         problems=basis.problems,
         isolation=basis.isolation,
         loop=basis.loop,

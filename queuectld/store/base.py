@@ -140,8 +140,11 @@ class Reader(Protocol):
     def queues(self) -> Sequence[str]:
         """Return the names of the declared queues; ``default`` is always among them."""
 
-    def oldest_startable(self) -> Job | None:
-        """Return, of the jobs that could start now, the one with the smallest due time of its queue's heads."""
+    def first_due(self) -> Mapping[str, float]:
+        """Return, for each queue with jobs that could start now, when the one that is next was due."""
+
+    def unseen_dead(self) -> Mapping[str, int]:
+        """Return by queue how many dead jobs nobody has taken notice of, zeros left out; costs what `counts` does."""
 
     def next_due(self) -> float | None:
         """Return when the next job that waits for its time is due."""

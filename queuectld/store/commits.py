@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import Final
 
 from msgspec.structs import replace
@@ -31,8 +32,10 @@ _MOST_PATIENCE: Final = 2.0
 class Commits(SqliteReader):
     """The writing connection without the verbs of jobs. Belongs to one thread at a time."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, committed: Callable[[float], None] = lambda _: None) -> None:
+        """`committed` is told of each commit how many seconds the disk took for it."""
         super().__init__(database)
+        self._committed = committed
         self._tally = Tally(database)
         self._blobs = Blobs(database)
         self._declared = frozenset(super().queues())
@@ -64,7 +67,9 @@ class Commits(SqliteReader):
             raise self._database.lost or StoreError("the transaction ended before its time")
         self._blobs.drop_loose()
         self._tally.flush()
+        began = monotonic()
         self._database.run("COMMIT")
+        self._committed(monotonic() - began)
 
     def _roll_back(self, written: int) -> None:
         if self._database.in_transaction:
@@ -146,6 +151,10 @@ class Commits(SqliteReader):
     def counts(self) -> Mapping[str, Mapping[State, int]]:
         """See `Reader.counts`."""
         return self._tally.counts()
+
+    def unseen_dead(self) -> Mapping[str, int]:
+        """See `Reader.unseen_dead`."""
+        return self._tally.unseen_dead()
 
     def queues(self) -> Sequence[str]:
         """See `Reader.queues`."""

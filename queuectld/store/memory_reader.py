@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from queuectld.domain.attempt import Attempt
@@ -81,12 +82,14 @@ class MemoryReader:
     def _standing(self, place: int) -> list[Job]:
         return [job for seq, job in self._jobs.items() if self._places[seq] == place]
 
-    def oldest_startable(self) -> Job | None:
-        """See `Reader.oldest_startable`."""
-        heads: dict[str, Job] = {}
-        for job in sorted(self._standing(STARTABLE), key=lambda job: (job.rank, job.seq)):
-            heads.setdefault(job.queue, job)
-        return min(heads.values(), key=lambda job: (job.due, job.seq), default=None)
+    def first_due(self) -> Mapping[str, float]:
+        """See `Reader.first_due`."""
+        standing = sorted(self._standing(STARTABLE), key=lambda job: (job.rank, job.seq), reverse=True)
+        return {job.queue: job.due for job in standing}
+
+    def unseen_dead(self) -> Mapping[str, int]:
+        """See `Reader.unseen_dead`."""
+        return Counter(job.queue for job in self._visible() if job.state is State.DEAD and not job.seen)
 
     def next_due(self) -> float | None:
         """See `Reader.next_due`."""

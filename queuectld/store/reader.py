@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from queuectld.domain.attempt import Attempt
-from queuectld.domain.job import Job, State
+from queuectld.domain.job import WAITING, Job, State
 from queuectld.errors import AmbiguousIdError, NoSuchJobError
 from queuectld.store.base import History, Page, Query
 from queuectld.store.blobs import read_blob
@@ -17,7 +17,7 @@ from queuectld.store.database import Database
 from queuectld.store.listing import read_page
 from queuectld.store.migrate import check_version, newest_version
 from queuectld.store.rows import ATTEMPT, JOB, attempt_of, entry_of, job_of
-from queuectld.store.tally import by_state, read_kinds, read_numbers
+from queuectld.store.tally import by_state, read_kinds, read_numbers, unseen_dead
 
 _UUID: Final = "SELECT uuid FROM store"
 _VISIBLE: Final = f"SELECT {JOB} FROM jobs WHERE id = ? AND hidden = 0"
@@ -34,8 +34,8 @@ _OWN_PREFIX: Final = (
 )
 _OWN: Final = f"SELECT {JOB} FROM jobs WHERE id = ? AND owner = ? AND hidden = ? ORDER BY seq DESC LIMIT 1"
 _QUEUES: Final = "SELECT name FROM queues ORDER BY name"
-_HEAD: Final = (
-    f"SELECT {JOB} FROM jobs INDEXED BY startable_jobs WHERE place = 1 AND queue = ? ORDER BY rank, seq LIMIT 1"
+_FIRST_DUE: Final = (
+    "SELECT due FROM jobs INDEXED BY startable_jobs WHERE place = 1 AND queue = ? ORDER BY rank, seq LIMIT 1"
 )
 _NEXT_DUE: Final = "SELECT due FROM jobs INDEXED BY unripe_jobs WHERE place = 2 ORDER BY due LIMIT 1"
 _ATTEMPT: Final = f"SELECT {ATTEMPT} FROM attempts WHERE token = ?"
@@ -117,10 +117,14 @@ class SqliteReader:
         """See `Reader.queues`."""
         return [name for (name,) in self._database.run(_QUEUES)]
 
-    def oldest_startable(self) -> Job | None:
-        """See `Reader.oldest_startable`."""
-        heads = [job_of(row) for queue in self.counts() for row in self._database.run(_HEAD, (queue,))]
-        return min(heads, key=lambda job: (job.due, job.seq), default=None)
+    def first_due(self) -> Mapping[str, float]:
+        """See `Reader.first_due`."""
+        waiting = (queue for queue, states in self.counts().items() if not WAITING.isdisjoint(states))
+        return {queue: due for queue in waiting for (due,) in self._database.run(_FIRST_DUE, (queue,))}
+
+    def unseen_dead(self) -> Mapping[str, int]:
+        """See `Reader.unseen_dead`."""
+        return unseen_dead(read_kinds(self._database))
 
     def next_due(self) -> float | None:
         """See `Reader.next_due`."""

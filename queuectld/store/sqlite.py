@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -75,8 +75,9 @@ _SURVEY: Final = 0.3
 class SqliteStore(Commits):
     """See `queuectld.store.base.Store`. Belongs to one thread at a time."""
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, committed: Callable[[float], None] = lambda _: None) -> None:
+        """`committed` is told of each commit how many seconds the disk took for it."""
+        super().__init__(database, committed)
         self._outputs = Outputs(database, self._tally)
         self._sweep = Sweep(database, self._tally, self._blobs, self._outputs)
 
@@ -239,8 +240,10 @@ class SqliteStore(Commits):
         return self._sweep.step(retention, now=now, limit=limit)
 
 
-def open_store(path: Path, *, migrations: Path = MIGRATIONS) -> SqliteStore:
-    """Open a database for writing; make or migrate it first if need be.
+def open_store(
+    path: Path, *, migrations: Path = MIGRATIONS, committed: Callable[[float], None] = lambda _: None
+) -> SqliteStore:
+    """Open a database for writing; make or migrate it first if need be. `committed` is as for `SqliteStore`.
 
     Raises `StoreError`, `StoreTooNewError`, `StoreDamagedError`; a damaged file is left as it is.
     """
@@ -252,7 +255,7 @@ def open_store(path: Path, *, migrations: Path = MIGRATIONS) -> SqliteStore:
         survey(database, seconds=_SURVEY)
         database.make_last()
         migrate(database, migrations)
-        store = SqliteStore(database)
+        store = SqliteStore(database, committed)
         database.keep_log(keep=False)
     except BaseException:
         database.close()

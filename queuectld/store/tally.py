@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from queuectld.domain.job import State
 from queuectld.store.database import Database
-from queuectld.store.rows import KINDS
+from queuectld.store.rows import CODES, KINDS
 
 _READ_COUNTS: Final = "SELECT queue, kind, number FROM counts WHERE number > 0"
 _WRITE_COUNT: Final = (
@@ -69,6 +69,10 @@ class Tally:
         """Return the numbers by queue and state."""
         return by_state(self._counts)
 
+    def unseen_dead(self) -> Mapping[str, int]:
+        """Return by queue how many dead jobs nobody has taken notice of."""
+        return unseen_dead(self._counts)
+
     def mark(self) -> Mark:
         """Return a point to which `undo` can go back."""
         return Mark(len(self._moves), self._numbers())
@@ -117,3 +121,9 @@ def by_state(kinds: Mapping[Kind, int]) -> Counts:
             states = counts.setdefault(queue, {})
             states[KINDS[kind]] = states.get(KINDS[kind], 0) + number
     return counts
+
+
+def unseen_dead(kinds: Mapping[Kind, int]) -> Mapping[str, int]:
+    """Return by queue the number of dead jobs without those that were seen, and leave out zeros."""
+    dead = CODES[State.DEAD]
+    return {queue: number for (queue, kind), number in kinds.items() if kind == dead and number}

@@ -93,9 +93,11 @@ class Crew:
         try:
             pid, start = self._machine.spawn(name, orphan_timeout)
         except OSError as error:
+            self._world.note("failed")
             log.error("Cannot start a worker", event_name="worker.failed", worker_id=name, error=str(error))  # noqa: TRY400  (the errno tells all)
             return None
         worker = self.register(name, pid, start, WorkerLink(self._world.store))
+        self._world.note("started")
         log.info("Worker started", event_name="worker.started", worker_id=name, worker_pid=pid)
         return worker
 

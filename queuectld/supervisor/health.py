@@ -13,10 +13,10 @@ from queuectld.config import Holder
 from queuectld.host.pulse import STALL
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.link import Phase
-from queuectld.supervisor.machine import Machine
 from queuectld.supervisor.plan import Action, Kill, Picture, PoolLimits, Retire, Spawn, plan
 from queuectld.supervisor.vitals import Reading, Subject
 from queuectld.supervisor.worker import Worker
+from queuectld.supervisor.world import World
 
 log = structlog.get_logger()
 
@@ -31,11 +31,12 @@ OnBeat = Callable[[float, float], None]
 class Health:
     """Looks at the workers, and starts, retires and kills them as the plan says."""
 
-    def __init__(self, crew: Crew, config: Holder, machine: Machine, replan: Callable[[], None], beat: OnBeat) -> None:
+    def __init__(self, crew: Crew, config: Holder, world: World, replan: Callable[[], None], beat: OnBeat) -> None:
         """`replan` is called after each reading, and when a pause between starts is over; `beat` before each one."""
         self._crew = crew
         self._config = config
-        self._machine = machine
+        self._machine = world.machine
+        self._note = world.note
         self._replan = replan
         self._beat = beat
         self._loop = asyncio.get_running_loop()
@@ -166,9 +167,11 @@ class Health:
         match action:
             case Retire(why=why):
                 log.info("Worker retires", event_name="worker.retired", worker_id=worker.name, reason=why)
+                self._note("retired")
                 retire(worker)
             case Kill(why=why):
                 log.warning("Worker is sick", event_name="worker.replaced", worker_id=worker.name, reason=why)
+                self._note("replaced")
                 self._crew.kill(worker)
             case _:
                 assert_never(action)

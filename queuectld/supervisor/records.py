@@ -11,9 +11,10 @@ from queuectld.config import Config, Holder, policy
 from queuectld.domain.attempt import Attempt, Outcome
 from queuectld.domain.job import WAITING, Job
 from queuectld.domain.policy import Policy
+from queuectld.figures.counts import Counts
 from queuectld.host.ledger import Ledger
 from queuectld.service import attempts
-from queuectld.service.attempts import Circumstances, Claims, Ending, Offer
+from queuectld.service.attempts import Circumstances, Claimed, Claims, Ending, Offer
 from queuectld.store.base import Store
 from queuectld.supervisor.recovery import Filed
 
@@ -31,13 +32,15 @@ class Records:
         boot_id: str,
         clock: Callable[[], float],
         luck: Callable[[], float] = random.random,
+        counts: Counts | None = None,
     ) -> None:
-        """`clock` is the wall clock; `luck`, in [0, 1), spreads retries in time."""
+        """`clock` is the wall clock; `luck`, in [0, 1), spreads retries in time; `counts` how long attempts take."""
         self._ledger = ledger
         self._config = config
         self._boot_id = boot_id
         self._clock = clock
         self._luck = luck
+        self._counts = counts or Counts()
         # Made once for each configuration, since every end of an attempt asks for it.
         self._policy_of: tuple[Config, Policy] | None = None
 
@@ -45,7 +48,23 @@ class Records:
         """Claim jobs for workers."""
         now = self._clock()
         work = partial(attempts.claim_for, offers=offers, now=now, boot_id=self._boot_id, ripen=ripen)
-        self._ledger.submit(work, done)
+
+        def claimed(claims: Claims | BaseException) -> None:
+            if isinstance(claims, Claims):
+                for one in claims.claimed:
+                    self._count_start(one)
+            done(claims)
+
+        self._ledger.submit(work, claimed)
+
+    def _count_start(self, claimed: Claimed) -> None:
+        self._counts.started(claimed.job.queue, claimed.attempt.claimed_at - claimed.attempt.queued_at)
+
+    def _count_end(self, ending: Ending) -> None:
+        if ending.job is not None and ending.attempt is not None:
+            self._counts.ended(ending.job.queue, _seconds(ending.attempt))
+        if ending.claimed is not None:
+            self._count_start(ending.claimed)
 
     def finish(
         self,
@@ -56,16 +75,25 @@ class Records:
         offer: Offer | None = None,
     ) -> None:
         """Record an end, and claim the next job for `offer`."""
-        self._ledger.submit(self._finish(token, outcome, offer=offer), done)
+
+        def finished(ending: Ending | BaseException) -> None:
+            if isinstance(ending, Ending):
+                self._count_end(ending)
+            done(ending)
+
+        self._ledger.submit(self._finish(token, outcome, offer=offer), finished)
 
     async def finished(self, token: int, outcome: Outcome, *, reboot: bool = False) -> Ending:
         """Record an end."""
-        return await self._ledger.write(self._finish(token, outcome, reboot=reboot))
+        ending = await self._ledger.write(self._finish(token, outcome, reboot=reboot))
+        self._count_end(ending)
+        return ending
 
     async def finished_all(self, filed: Sequence[Filed]) -> None:
         """Record what was found in outcome files, in one commit."""
         works = [self._finish(one.token, one.outcome) for one in filed]
-        await self._ledger.write(lambda store: [work(store) for work in works])
+        for ending in await self._ledger.write(lambda store: [work(store) for work in works]):
+            self._count_end(ending)
 
     def _finish(
         self, token: int, outcome: Outcome, *, offer: Offer | None = None, reboot: bool = False
@@ -105,3 +133,9 @@ class Records:
         """Return how many jobs wait, for whatever reason."""
         counts = await self._ledger.write(lambda store: store.counts())
         return sum(count for states in counts.values() for state, count in states.items() if state in WAITING)
+
+
+def _seconds(attempt: Attempt) -> float:
+    """Return how long an attempt took that is over."""
+    began = attempt.claimed_at if attempt.started_at is None else attempt.started_at
+    return 0.0 if attempt.outcome is None else attempt.outcome.ended_at - began

@@ -70,7 +70,7 @@ class Supervisor:
         self._followers = 0
         self._noting: asyncio.TimerHandle | None = None
         self._crew = Crew(world, self)
-        self._health = Health(self._crew, config, world.machine, self.replan, beat)
+        self._health = Health(self._crew, config, world, self.replan, beat)
         self._dispatcher = Dispatcher(self, self._crew, records, config, world)
         self._stopping = Stopping(
             self._crew, config, stop=self._interrupt, retire=self._retire, waits=self._dispatcher.has_lent
@@ -298,6 +298,7 @@ class Supervisor:
         """A worker's process is gone."""
         self._health.died(worker)
         if worker.link.token is not None or not worker.link.retiring:
+            self._world.note("lost")
             log.warning("Worker lost", event_name="worker.lost", worker_id=worker.name, worker_pid=worker.pid)
         if worker.link.token is not None:
             # Its job is likely to come back: a worker for it starts while what is left of the attempt is ended.
@@ -376,6 +377,7 @@ class Supervisor:
         self.act(worker, worker.link.stop(Reason.INTERRUPTED, grace=grace, kill_after=kill_after))
 
     def _remove(self, worker: Worker) -> None:
+        self._world.note("ended")
         log.info("Worker ended", event_name="worker.ended", worker_id=worker.name, worker_pid=worker.pid)
         self._crew.forget(worker)
         self._world.machine.bury(Process(worker.pid, worker.start))

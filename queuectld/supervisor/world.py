@@ -22,3 +22,5 @@ class World(NamedTuple):
     accounts: Accounts
     # Wall clock, seconds since the epoch.
     clock: Callable[[], float]
+    # Counts what happens to workers, see `queuectld.figures.counts.WORKER_EVENTS`.
+    note: Callable[[str], None] = lambda _: None

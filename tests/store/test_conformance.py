@@ -235,15 +235,36 @@ def test_ripening_goes_in_steps_by_time(drive):
     assert [job.id for job in drive.heads()] == ["j4", "j3", "j2", "j1"]
 
 
-def test_the_oldest_startable_is_the_head_that_is_due_longest(drive):
+def test_the_first_due_are_the_heads_of_the_queues_in_which_something_could_start(drive):
     with drive.store.transaction():
         drive.store.declare_queue("other")
-    assert drive.store.oldest_startable() is None
+        drive.store.declare_queue("idle")
+    assert drive.store.first_due() == {}
 
-    drive.add(draft("a", priority=9), draft("b", due=NOW - 99), draft("c", queue="other", due=NOW - 5))
+    drive.add(
+        draft("a", priority=9),
+        draft("b", due=NOW - 99),
+        draft("c", queue="other", due=NOW - 5),
+        draft("later", queue="idle", due=NOW + 5),
+    )
 
     # The head of the default queue is `a`, however long `b` has waited behind it.
-    assert drive.store.oldest_startable().id == "c"
+    assert drive.store.first_due() == {"default": NOW, "other": NOW - 5}
+
+
+def test_dead_jobs_count_as_unseen_until_somebody_takes_notice_or_brings_them_back(drive):
+    with drive.store.transaction():
+        drive.store.declare_queue("other")
+    jobs = drive.add(draft("a"), draft("b"), draft("c"), draft("d", queue="other"), draft("fine"))
+    first, second, third, _ = [drive.bury(job) for job in jobs[:4]]
+    assert drive.store.unseen_dead() == {"default": 3, "other": 1}
+
+    drive.save(replace(first, seen=True), first)
+    drive.step(transitions.discard, second)
+    drive.step(transitions.revive, third, policy=Policy())
+
+    assert drive.store.unseen_dead() == {"other": 1}
+    assert drive.store.counts()["default"][State.DEAD] == 1
 
 
 # Attempts.
@@ -647,7 +668,8 @@ def everything(store):
         list(store.live_attempts()),
         store.next_due(),
         store.recall("k"),
-        store.oldest_startable(),
+        store.first_due(),
+        store.unseen_dead(),
     )
 
 

@@ -108,7 +108,7 @@ def test_a_reader_sees_commits_and_never_what_is_under_way(path):
     assert [found.id for found in reader.find(Query()).jobs] == ["a", "b"]
 
     assert reader.last_entry() == 2
-    assert reader.oldest_startable() == job
+    assert reader.first_due() == {"default": job.due}
     assert reader.queues() == ["default"]
     reader.close()
     drive.store.close()
