@@ -143,8 +143,9 @@ def assemble(
         reexec=reexec,
         vigil=watchdog,
         reloader=reloader,
+        counts=counts,
     )
-    monitor = Monitor(desk, counts, database, progress=lambda: (*ledger.progress, ledger.kept_output))
+    monitor = Monitor(desk, database, progress=lambda: (*ledger.progress, ledger.kept_output))
     monitoring = Monitoring(monitor, holder)
     desk.complaints.append(monitoring.problems)
     return Parts(

@@ -351,3 +351,9 @@ AnyRequest = (
 )
 
 REQUESTS: Final[dict[str, type[Request[Any]]]] = {str(form.__struct_config__.tag): form for form in AnyRequest.__args__}
+_OPERATIONS: Final = {form: op for op, form in REQUESTS.items()}
+
+
+def operation(request: AnyRequest) -> str:
+    """Return the ``op`` of a request."""
+    return _OPERATIONS[type(request)]

@@ -13,24 +13,20 @@ from functools import partial
 from typing import Any, Final, Protocol, assert_never
 
 import msgspec
-import structlog
 
-from queuectld.errors import BadRequestError, NoSuchStreamError, QueueCTLError
+from queuectld.errors import BadRequestError, NoSuchStreamError
 from queuectld.protocol.codec import encode
-from queuectld.protocol.frames import Answered, Failed, RequestId, Streamed
-from queuectld.protocol.reading import error_body
+from queuectld.protocol.frames import RequestId, Streamed
 from queuectld.protocol.replies import Stopped
 from queuectld.protocol.words import INFLIGHT_LIMIT
+from queuectld.server.answers import Question, closing, known
 from queuectld.server.desk import Ledger
 from queuectld.server.outlet import Outlet
 from queuectld.server.plan import Change, Now, Plan, Read, Reads, Refuse, Stop, Stream, Write
-from queuectld.service.submit import Undone
 from queuectld.store.turns import Turn
 
 # One place is kept for the request that stops a stream.
 STREAM_LIMIT: Final = INFLIGHT_LIMIT - 1
-
-log = structlog.get_logger()
 
 
 class Wire(Protocol):
@@ -62,15 +58,17 @@ class _Slot:
 class Conversation:
     """What is open on one connection."""
 
-    def __init__(self, ledger: Ledger, wire: Wire) -> None:
+    def __init__(self, ledger: Ledger, wire: Wire, count: Callable[[str, str], None]) -> None:
+        """`count` is told of each answer: to which operation, and ``ok`` or the code of the error."""
         self._ledger = ledger
+        self._count = count
         self._wire = wire
         self._slots: deque[_Slot] = deque()
         self._streams: dict[RequestId | None, Outlet] = {}
         # Bytes of the requests for open streams.
         self.held = 0
         # Who waits for the end of a stream.
-        self._stops: dict[RequestId | None, list[RequestId | None]] = {}
+        self._stops: dict[RequestId | None, list[Question]] = {}
         self._turn = asyncio.Lock()
         self._long = 0
         self._writes = 0
@@ -112,7 +110,7 @@ class Conversation:
             case _:
                 return True
 
-    def start(self, request_id: RequestId | None, plan: Plan, size: int, over: Callable[[], None]) -> None:
+    def start(self, question: Question, plan: Plan, size: int, over: Callable[[], None]) -> None:
         """Carry a plan out, and answer it; call `over` when it takes up nothing more.
 
         `size` is how long its line was: a stream takes that up for as long as it lasts, which is in `held`.
@@ -120,28 +118,28 @@ class Conversation:
         match plan:
             case Write():
                 self._writes += 1
-                done = partial(self._written, request_id, self._slot(), over)
+                done = partial(self._written, question, self._slot(), over)
                 self._ledger.submit(plan.work, done, sheds=plan.sheds, turn=Turn(self, plan.weight))
             case Now():
-                self._fill(self._slot(), _answer(request_id, plan.reply))
+                self._fill(self._slot(), self._answer(question, plan.reply))
                 over()
             case Refuse():
-                self._fill(self._slot(), _answer(request_id, plan.error), close=plan.close)
+                self._fill(self._slot(), self._answer(question, plan.error), close=plan.close)
                 over()
             case Read():
-                self._look(request_id, partial(self._ledger.read, plan.work), over)
+                self._look(question, partial(self._ledger.read, plan.work), over)
             case Reads():
-                self._look(request_id, plan.run, over)
+                self._look(question, plan.run, over)
             case Change():
                 self._changing = True
                 self._long += plan.long
                 slot = None if plan.long else self._slot()
-                self._begin(self._change(request_id, slot, plan), self._lasting, over)
+                self._begin(self._change(question, slot, plan), self._lasting, over)
             case Stream():
-                self._open_stream(request_id, plan, size)
+                self._open_stream(question, plan, size)
                 over()
             case Stop():
-                self._stop_stream(request_id, plan)
+                self._stop_stream(question, plan)
                 over()
             case _:
                 assert_never(plan)
@@ -188,29 +186,29 @@ class Conversation:
             self._flushing = True
             asyncio.get_running_loop().call_soon(self.flush)
 
-    def _written(self, request_id: RequestId | None, slot: _Slot, over: Callable[[], None], result: Any) -> None:
+    def _written(self, question: Question, slot: _Slot, over: Callable[[], None], result: Any) -> None:
         self._writes -= 1
-        self._fill(slot, _answer(request_id, result))
+        self._fill(slot, self._answer(question, result))
         over()
 
-    def _look(self, request_id: RequestId | None, run: Callable[[], Awaitable[Any]], over: Callable[[], None]) -> None:
+    def _look(self, question: Question, run: Callable[[], Awaitable[Any]], over: Callable[[], None]) -> None:
         self._reading = True
-        self._begin(self._read(request_id, self._slot(), run), self._transient, over)
+        self._begin(self._read(question, self._slot(), run), self._transient, over)
 
-    async def _read(self, request_id: RequestId | None, slot: _Slot, run: Callable[[], Awaitable[Any]]) -> None:
+    async def _read(self, question: Question, slot: _Slot, run: Callable[[], Awaitable[Any]]) -> None:
         result = await _outcome(run())
         self._reading = False
-        self._fill(slot, _answer(request_id, result))
+        self._fill(slot, self._answer(question, result))
 
-    async def _change(self, request_id: RequestId | None, slot: _Slot | None, plan: Change) -> None:
+    async def _change(self, question: Question, slot: _Slot | None, plan: Change) -> None:
         settled = self._gate()
         result = await _outcome(plan.run(settled))
         settled()
         if slot is not None:
-            self._fill(slot, _answer(request_id, result))
+            self._fill(slot, self._answer(question, result))
             return
         self._long -= 1
-        self._send(_answer(request_id, result))
+        self._send(self._answer(question, result))
 
     def _gate(self) -> Callable[[], None]:
         """Return what lets the next change begin; only the first call counts, since the next may be under way then."""
@@ -226,46 +224,46 @@ class Conversation:
 
     # Streams.
 
-    def _open_stream(self, request_id: RequestId | None, plan: Stream, size: int) -> None:
+    def _open_stream(self, question: Question, plan: Stream, size: int) -> None:
         complaint = None
-        if request_id in self._streams:
-            complaint = BadRequestError(f"stream {request_id!r} is still open", path="$.id")
+        if question.id in self._streams:
+            complaint = BadRequestError(f"stream {question.id!r} is still open", path="$.id")
         elif len(self._streams) >= STREAM_LIMIT:
             complaint = BadRequestError(f"more than {STREAM_LIMIT} streams; stop one first, or open a connection")
         if complaint is not None:
-            self._fill(self._slot(), _answer(request_id, complaint))
+            self._fill(self._slot(), self._answer(question, complaint))
             return
-        outlet = Outlet(partial(self._emit, request_id), self._turn)
+        outlet = Outlet(partial(self._emit, question.id), self._turn)
         if self._ending:
             outlet.hang_up()
-        self._streams[request_id] = outlet
+        self._streams[question.id] = outlet
         self.held += size
-        self._begin(self._stream(request_id, outlet, plan), self._transient, partial(self._let_go, size))
+        self._begin(self._stream(question, outlet, plan), self._transient, partial(self._let_go, size))
 
     def _let_go(self, size: int) -> None:
         self.held -= size
 
-    def _stop_stream(self, request_id: RequestId | None, plan: Stop) -> None:
+    def _stop_stream(self, question: Question, plan: Stop) -> None:
         outlet = self._streams.get(plan.stream)
         if outlet is None:
-            self._fill(self._slot(), _answer(request_id, NoSuchStreamError(path="$.stream")))
+            self._fill(self._slot(), self._answer(question, NoSuchStreamError(path="$.stream")))
             return
         self._long += 1
-        self._stops.setdefault(plan.stream, []).append(request_id)
+        self._stops.setdefault(plan.stream, []).append(question)
         outlet.stop()
 
-    async def _stream(self, request_id: RequestId | None, outlet: Outlet, plan: Stream) -> None:
+    async def _stream(self, question: Question, outlet: Outlet, plan: Stream) -> None:
         result = await _outcome(plan.run(outlet))
-        del self._streams[request_id]
-        stops = self._stops.pop(request_id, [])
+        del self._streams[question.id]
+        stops = self._stops.pop(question.id, [])
         self._long -= len(stops)
-        self._send(b"".join([_answer(request_id, result), *(_answer(stop, Stopped()) for stop in stops)]))
+        self._send(b"".join([self._answer(question, result), *(self._answer(stop, Stopped()) for stop in stops)]))
 
     async def _emit(self, request_id: RequestId | None, event: msgspec.Struct) -> None:
         # All that wait are woken at once, and the first may fill it again.
         while not self._wire.room.is_set():
             await self._wire.room.wait()
-        self._wire.send(encode(Streamed(id=_known(request_id), event=event)))
+        self._wire.send(encode(Streamed(id=known(request_id), event=event)))
 
     def _begin(self, work: Coroutine[Any, Any, None], kind: set[asyncio.Task[None]], over: Callable[[], None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -286,10 +284,10 @@ class Conversation:
         if not self._over:
             self._wire.moved()
 
-
-def _known(request_id: RequestId | None) -> RequestId:
-    # Only a line that is no request lacks an id, and no such line gets as far as a reply.
-    return 0 if request_id is None else request_id
+    def _answer(self, question: Question, result: Any) -> bytes:
+        word, line = closing(question, result)
+        self._count(question.op, word)
+        return line
 
 
 async def _outcome(work: Awaitable[Any]) -> Any:
@@ -297,15 +295,3 @@ async def _outcome(work: Awaitable[Any]) -> Any:
         return await work
     except Exception as error:  # noqa: BLE001  (whatever it is, it is this request's answer, not the daemon's end)
         return error
-
-
-def _answer(request_id: RequestId | None, result: Any) -> bytes:
-    """Return the last line of a request: its reply, or its error."""
-    if isinstance(result, msgspec.Struct):
-        return encode(Answered(id=_known(request_id), ok=result))
-    if isinstance(result, Undone):
-        return encode(Answered(id=_known(request_id), ok=result.reply))
-    if not isinstance(result, QueueCTLError):
-        log.error("A request met an error inside the daemon", event_name="request.failed", exc_info=result)
-        result = QueueCTLError()
-    return encode(Failed(id=request_id, error=error_body(result)))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from queuectld.config import Holder, policy
 from queuectld.domain.policy import Policy
+from queuectld.figures.counts import Counts
 from queuectld.host.state_dir import OUTPUT, OVERRIDES
 from queuectld.keys import Config
 from queuectld.protocol.replies import Isolation, LoopView, Reloaded
@@ -111,6 +112,7 @@ class Desk:
     reexec: Callable[[], Awaitable[None]]
     vigil: Vigil
     reloader: Reloading
+    counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
         self.ahead = Ahead()

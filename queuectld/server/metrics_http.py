@@ -95,8 +95,7 @@ class MetricsConnection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Answer what was asked, then close."""
         self._ended = True
-        if self._answering is None:
-            self._transport.close()
+        self._go_on()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:

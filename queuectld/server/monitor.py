@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 import apsw
 
 from queuectld.errors import QueueCTLError
-from queuectld.figures.counts import Counts
 from queuectld.figures.picture import Build, Holdings, Picture, of_host, of_loop, of_store
 from queuectld.figures.text import Samples, render
 from queuectld.host.footprint import footprint
@@ -34,12 +33,10 @@ class Verdict(NamedTuple):
 class Monitor:
     """Puts figures together: no matter how many ask, once at a time. Belongs to the loop's thread."""
 
-    def __init__(
-        self, desk: Desk, counts: Counts, database: Path, *, progress: Callable[[], tuple[int, int, int]]
-    ) -> None:
+    def __init__(self, desk: Desk, database: Path, *, progress: Callable[[], tuple[int, int, int]]) -> None:
         """`progress` tells how much work the store was given, how much it has done, and the bytes of kept output."""
         self._desk = desk
-        self._counts = counts
+        self._counts = desk.counts
         self._database = database
         self._progress = progress
         self._build = Build(VERSION, platform.python_version(), apsw.sqlite_lib_version())

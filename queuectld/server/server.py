@@ -62,6 +62,7 @@ class Server:
         Over TCP a token has to come within `hello_timeout` seconds.
         """
         self.ledger = desk.ledger
+        self.count: Callable[[str, str], None] = desk.counts.answered
         self._desk = desk
         self._clients = clients
         self._crowded = False

@@ -12,10 +12,11 @@ import structlog
 
 from queuectld.errors import LineTooLongError, QueueCTLError, TooManyClientsError, TooMuchHeldError
 from queuectld.protocol.codec import LineBuffer, TooLong, encode
-from queuectld.protocol.frames import Failed, RequestId
-from queuectld.protocol.messages import AnyRequest
+from queuectld.protocol.frames import Failed
+from queuectld.protocol.messages import AnyRequest, operation
 from queuectld.protocol.reading import Unreadable, decode_request, error_body
 from queuectld.protocol.words import LINE_LIMIT
+from queuectld.server.answers import Question
 from queuectld.server.conversation import Conversation
 from queuectld.server.desk import Ledger
 from queuectld.server.plan import Plan, Refuse
@@ -27,6 +28,9 @@ HIGH_WATER: Final = 256 * 1024
 # Bytes that a line costs besides its own while it waits.
 _LINE: Final = 50
 
+# Of a line that is no request.
+NO_OP: Final = "(none)"
+
 log = structlog.get_logger()
 
 
@@ -34,6 +38,8 @@ class Host(Protocol):
     """What a session needs of the server that it belongs to."""
 
     ledger: Ledger
+    # Told of each answer: to which operation, and ``ok`` or the code of the error.
+    count: Callable[[str, str], None]
 
     def greeting(self, session: Session) -> bytes:
         """Return the first line for a connection."""
@@ -60,7 +66,7 @@ class Host(Protocol):
 class _Request(NamedTuple):
     """A request, how many bytes its line took up, and how many of what was staged."""
 
-    id: RequestId | None
+    question: Question
     plan: Plan
     size: int
     staged: int
@@ -91,7 +97,7 @@ class Session(asyncio.Protocol):
         self._held: _Request | None = None
         # All requests together take up as much as they may: the host will say when that is over.
         self._crowded = False
-        self._conversation = Conversation(host.ledger, self)
+        self._conversation = Conversation(host.ledger, self, host.count)
         # The client says nothing more; and we listen to nothing more.
         self._ended = False
         self._winding_up = False
@@ -221,7 +227,7 @@ class Session(asyncio.Protocol):
             return False
         if request.staged:
             over = partial(self._used, request.staged, over)
-        self._conversation.start(request.id, request.plan, request.size, over)
+        self._conversation.start(request.question, request.plan, request.size, over)
         return True
 
     def _used(self, staged: int, over: Callable[[], None]) -> None:
@@ -247,20 +253,23 @@ class Session(asyncio.Protocol):
                 return _Request(*self._take(line), _cost(line), self.staging.in_use - in_use)
         return None
 
-    def _take(self, line: bytes | TooLong) -> tuple[RequestId | None, Plan]:
+    def _take(self, line: bytes | TooLong) -> tuple[Question, Plan]:
         if isinstance(line, TooLong):
-            return None, Refuse(LineTooLongError(f"a line may have {LINE_LIMIT} bytes; this one was skipped"))
+            return Question(None, NO_OP), Refuse(
+                LineTooLongError(f"a line may have {LINE_LIMIT} bytes; this one was skipped")
+            )
         try:
             request = decode_request(line)
         except Unreadable as unreadable:
-            return unreadable.request_id, Refuse(unreadable.error, close=self.peer.uid is None)
+            return Question(unreadable.request_id, NO_OP), Refuse(unreadable.error, close=self.peer.uid is None)
+        question = Question(request.id, operation(request))
         try:
-            return request.id, self._host.plan(self, request)
+            return question, self._host.plan(self, request)
         except QueueCTLError as error:
-            return request.id, Refuse(error, close=self.peer.uid is None)
+            return question, Refuse(error, close=self.peer.uid is None)
         except Exception:
             log.exception("A request met an error inside the daemon", event_name="request.failed")
-            return request.id, Refuse(QueueCTLError())
+            return question, Refuse(QueueCTLError())
 
     def _regulate(self) -> None:
         if self._winding_up:

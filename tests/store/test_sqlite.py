@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from queuectld.domain import transitions
 from queuectld.domain.job import State
 from queuectld.errors import StoreDamagedError, StoreError, StoreTooNewError
+from queuectld.service.holdings import holdings
 from queuectld.store import listing
 from queuectld.store.base import Query, Reader, Retention, Store
 from queuectld.store.memory import MemoryStore
@@ -46,10 +47,10 @@ def stored(path):
     return path
 
 
-def ask(path, sql):
+def ask(path, sql, values=()):
     connection = apsw.Connection(str(path))
     try:
-        return connection.execute(sql).fetchall()
+        return connection.execute(sql, values).fetchall()
     finally:
         connection.close()
 
@@ -220,6 +221,33 @@ def test_claims_read_an_index_in_its_order_and_sort_nothing(stored, condition):
     (plan,) = ask(stored, f"EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE {condition}")
 
     assert "USING INDEX" in plan[3]
+
+
+def test_figures_read_a_few_rows_however_many_jobs_there_are(path):
+    """Sorting nothing and scanning nothing but the counts; the first row of an index is all that is asked for."""
+    drive = Driver(open_store(path))
+    with drive.store.transaction():
+        drive.store.declare_queue("other")
+    drive.add(*(draft(f"j{number}") for number in range(50)), draft("o", queue="other"), draft("l", due=NOW + 9))
+    reader = open_reader(path)
+    ran: list[str] = []
+    reader._database._connection.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: ran.append(event["sql"]))
+
+    found = holdings(reader)
+
+    assert found.first_due == {"default": NOW, "other": NOW}
+    assert found.jobs["other"] == {State.PENDING: 1}
+    plans = {
+        sql: [row[3] for row in ask(path, f"EXPLAIN QUERY PLAN {sql}", ("default",) * sql.count("?"))] for sql in ran
+    }
+    assert {step for steps in plans.values() for step in steps} == {
+        "SCAN counts",
+        "SCAN queues",
+        "SEARCH jobs USING INDEX startable_jobs (queue=?)",
+        "SEARCH jobs USING INDEX unripe_jobs (due>?)",
+    }
+    reader.close()
+    drive.store.close()
 
 
 # Formats.

@@ -131,9 +131,11 @@ class Mourners:
 def test_a_worker_that_was_given_the_number_of_a_dead_one_is_another() -> None:
     """As long as what the dead one left is being ended, its attempt counts, and both have that number."""
     registry, mourners = Registry(), Mourners()
+    counted: list[str] = []
 
     async def scenario() -> None:
-        crew = Crew(SimpleNamespace(machine=registry, store="5" * 32, clock=lambda: 0.0), mourners)  # type: ignore[arg-type,type-var]
+        world = SimpleNamespace(machine=registry, store="5" * 32, clock=lambda: 0.0, note=counted.append)
+        crew = Crew(world, mourners)  # type: ignore[arg-type,type-var]
         first = crew.spawn(60.0)
         assert first is not None
         first.link.claimed(63)
@@ -150,6 +152,7 @@ def test_a_worker_that_was_given_the_number_of_a_dead_one_is_another() -> None:
 
     asyncio.run(scenario())
 
+    assert counted == ["started", "started"]
     assert mourners.dead == ["w1"]
     assert mourners.here == ["w2"]
     assert registry.known == {200}
