@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import pytest
 
+from queuectld.config import load
 from queuectld.domain import diagram
 from queuectld.domain.durations import format_duration
 from queuectld.domain.sizes import format_size
+from queuectld.figures.table import as_markdown
 from queuectld.keys import KEYS
 from queuectld.server import rights
 from tests.system.livedaemon import LiveDaemon
@@ -154,6 +156,20 @@ def shown_default(value: object, unit: str | None) -> str:
         case _:
             shown = f"`{value}`"
     return shown
+
+
+def test_the_table_of_what_is_measured_is_the_one_of_the_code() -> None:
+    assert between("metrics") == as_markdown().strip()
+
+
+def test_the_configuration_that_turns_figures_on_is_valid(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```toml\n(metrics = .*?)^```", README, re.DOTALL | re.MULTILINE)
+    (tmp_path / "queuectld.toml").write_text(block)
+
+    config = load(tmp_path / "queuectld.toml", tmp_path / "overrides", {}).config
+
+    assert config.metrics
+    assert config.metrics_file
 
 
 def test_the_figures_are_a_table_and_say_where_they_were_measured() -> None:
