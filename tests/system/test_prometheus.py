@@ -41,7 +41,8 @@ def watched() -> Iterator[Watched]:
     with tempfile.TemporaryDirectory(prefix="queuectl-test-") as name:
         home, port = Path(name) / "home", free_port()
         home.mkdir()
-        daemon = LiveDaemon(home, metrics=f"127.0.0.1:{port}", max_retries=1, backoff_base=0)
+        # Its cgroups would outlast the single test.
+        daemon = LiveDaemon(home, metrics=f"127.0.0.1:{port}", max_retries=1, backoff_base=0, cgroups="off")
         with daemon, Prometheus(Path(name) / "prometheus", port, RULES) as prometheus:
             daemon.start()
             # Whatever comes before the first scrape is no increase.
