@@ -129,7 +129,8 @@ class Desk:
 
     def problems(self) -> tuple[str, ...]:
         """Return sentences about what is wrong now, for `status`."""
-        found = (self.control.problems, self.vigil.problems, self.ledger.problems, self.reloader.problems, *self.complaints)
+        parts = (self.control, self.vigil, self.ledger, self.reloader)
+        found = (*(part.problems for part in parts), *self.complaints)
         return tuple(problem for complain in found for problem in complain())
 
     @property
