@@ -232,4 +232,4 @@ def _sentence(line: str) -> str:
     except ValueError:
         return line
     wrong = isinstance(logged, dict) and logged.get("level") in {"error", "critical"}
-    return str(logged.get("message", "")) if wrong else ""
+    return str(logged.get("error") or logged.get("message", "")) if wrong else ""

@@ -11,6 +11,7 @@ from typing import Final
 import queuectld
 from queuectld.host.state_dir import DATABASE, check_writable
 from queuectld.keys import Config
+from queuectld.log_sink import check_log
 from queuectld.server.listen import read_token
 from queuectld.store.database import Database
 from queuectld.store.migrate import check_not_newer
@@ -45,6 +46,8 @@ def check_named(keys: Config) -> None:
     """Look at what the configuration names. Raises `BadConfigError`."""
     if keys.tcp is not None and keys.token_file is not None:
         read_token(keys.token_file)
+    if keys.log_file is not None:
+        check_log(keys.log_file)
 
 
 def check_database(path: Path) -> bool:

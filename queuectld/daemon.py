@@ -35,7 +35,7 @@ log = structlog.get_logger()
 _THREADS: Final = 6
 _STOP: Final = (signal.SIGTERM, signal.SIGINT)
 # Blocked from the end of one program until the next one in the same process can act on them.
-_HELD: Final = (*_STOP, signal.SIGHUP)
+_HELD: Final = (*_STOP, signal.SIGHUP, signal.SIGUSR1)
 
 
 # What the service manager is asked for: seconds until the next time we ask, and for the very end.
@@ -194,6 +194,7 @@ class Daemon:
         for number in _STOP:
             self._loop.add_signal_handler(number, self._asked_to_stop, number)
         self._loop.add_signal_handler(signal.SIGHUP, self._asked_to_reload)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._context.log.reopen)
         self._loop.add_signal_handler(signal.SIGCHLD, self._children.reap)
         # What came since the end of the program before comes now; of children that died meanwhile nobody tells.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)

@@ -161,8 +161,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         "info"
     )
     log_format: Annotated[
-        Literal["auto", "json", "console"], _key("auto: for people on a terminal, else JSON", live=False)
+        Literal["auto", "json", "ecs", "console"],
+        _key("auto: for people on a terminal, else JSON; ecs: with the names of Elastic", live=False),
     ] = "auto"
+    log_file: (
+        Annotated[
+            str,
+            _key("Log to this file, opened anew at SIGUSR1; none: standard error", live=False, pattern="^/[^\x00]*$"),
+        ]
+        | None
+    ) = None
+    log_file_mode: Annotated[
+        int, _key("Permissions of a log file that we make", "mode", live=False, ge=0, le=0o777)
+    ] = 0o600
 
 
 class Key(NamedTuple):

@@ -1,5 +1,7 @@
 """Sets up the log of the daemon: structlog, one JSON object a line, or colours for people on a terminal.
 
+Lines go to standard error, or to a file if one is named; what is critical goes to both.
+
 Everybody logs like this, with a name from `queuectld.log_events`; the rest are fields of the line::
 
     log = structlog.get_logger()
@@ -14,15 +16,17 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from structlog.typing import Processor
 
-from queuectld.log_line import encode_line, error_fields, flatten, printable
+from queuectld.log_ecs import to_ecs
+from queuectld.log_line import Fields, encode_line, error_fields, flatten, printable
+from queuectld.log_sink import LogFile, Sink, Stream
 from queuectld.protocol.words import VERSION
 
 SERVICE: Final = "queuectld"
@@ -30,14 +34,21 @@ SERVICE: Final = "queuectld"
 Line = MutableMapping[str, Any]
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-# Of syslog, which the journal understands in front of a line.
-_PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+class FileTarget(NamedTuple):
+    """A file for the log, and its permissions when we make it. Not `required`: lines wait for it on standard error."""
+
+    path: str
+    mode: int
+    required: bool = True
 
 
 class Log:
     """What stays adjustable while the daemon runs."""
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str, file: LogFile | None = None) -> None:
+        self._file = file
         self.set_level(level)
 
     def set_level(self, level: str) -> None:
@@ -46,6 +57,15 @@ class Log:
         # At debug level, watchdog and asyncio tell about every file and every callback.
         logging.getLogger().setLevel(max(self._least, logging.INFO))
 
+    def reopen(self) -> None:
+        """Write on in what has the name of the log file now, since the one before was moved away. No file: nothing."""
+        if self._file is not None and self._file.reopen():
+            structlog.get_logger().info("Log file opened anew", event_name="log.reopened", path=self._file.path)
+
+    def problems(self) -> Sequence[str]:
+        """Return sentences about what keeps lines from where they should be."""
+        return () if self._file is None else self._file.problems()
+
     def sift(self, _logger: Any, method: str, line: Line) -> Line:
         """Drop what is not important enough."""
         if _LEVELS[method] < self._least:
@@ -53,13 +73,25 @@ class Log:
         return line
 
 
-def set_up(*, level: str = "info", form: str = "auto", descriptor: int = 2, environ: Mapping[str, str]) -> Log:
-    """Send all logging of this process to `descriptor`. `form`: auto, json, console."""
-    log = Log(level)
-    terminal = os.isatty(descriptor)
+def set_up(
+    *,
+    level: str = "info",
+    form: str = "auto",
+    file: FileTarget | None = None,
+    descriptor: int = 2,
+    environ: Mapping[str, str],
+) -> Log:
+    """Send all logging of this process to a file, or to `descriptor`. `form`: auto, json, ecs, console.
+
+    Raises `BadConfigError` if there is a file and it cannot be used.
+    """
+    terminal = file is None and os.isatty(descriptor)
     console = form == "console" or (form == "auto" and terminal)
     colours = terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-    journal = is_journal(descriptor, environ.get("JOURNAL_STREAM"))
+    journal = not console and is_journal(descriptor, environ.get("JOURNAL_STREAM"))
+    stream = Stream(descriptor, journal=journal)
+    target = None if file is None else LogFile(file.path, file.mode, stream, _tell, required=file.required)
+    log = Log(level, target)
     structlog.configure(
         processors=[
             log.sift,
@@ -67,14 +99,23 @@ def set_up(*, level: str = "info", form: str = "auto", descriptor: int = 2, envi
             _stamp,
             _explain,
             structlog.processors.EventRenamer("message", "event_name"),
-            *(_for_people(colours=colours) if console else _for_programs(journal=journal)),
+            *(_for_people(colours=colours) if console else _for_programs(to_ecs if form == "ecs" else None)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=lambda *_: _Sink(descriptor),
+        logger_factory=lambda *_: Sink(target or stream),
         cache_logger_on_first_use=True,
     )
     _take_over()
     return log
+
+
+def _tell(path: str, trouble: str | None, missed: int) -> None:
+    """The log file cannot be written any more, or can be again."""
+    log = structlog.get_logger()
+    if trouble is None:
+        log.warning("Log file is written again", event_name="log.file_back", path=path, count=missed)
+    else:
+        log.error("Log file cannot be written", event_name="log.file_failed", path=path, error=trouble)
 
 
 def is_journal(descriptor: int, journal_stream: str | None) -> bool:
@@ -84,25 +125,6 @@ def is_journal(descriptor: int, journal_stream: str | None) -> bool:
     except OSError:
         return False
     return journal_stream == f"{stream.st_dev}:{stream.st_ino}"
-
-
-class _Sink:
-    """Writes whole lines. A log that cannot be written must not stop the queue."""
-
-    _lock = threading.Lock()
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def msg(self, line: bytes) -> None:
-        with self._lock:
-            try:
-                while line:
-                    line = line[os.write(self._descriptor, line) :]
-            except OSError:
-                return
-
-    debug = info = warning = error = critical = msg
 
 
 def _stamp(_logger: Any, _method: str, line: Line) -> Line:
@@ -122,11 +144,10 @@ def _explain(_logger: Any, _method: str, line: Line) -> Line:
     return line
 
 
-def _for_programs(*, journal: bool) -> list[Processor]:
+def _for_programs(rename: Callable[[Fields], Fields] | None) -> list[Processor]:
     def render(_logger: Any, _method: str, line: Line) -> bytes:
         line.update(service=SERVICE, version=VERSION, pid=os.getpid())
-        prefix = f"<{_PRIORITIES[line['level']]}>".encode() if journal else b""
-        return prefix + encode_line(flatten(line)) + b"\n"
+        return encode_line(flatten(line), rename) + b"\n"
 
     return [render]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
@@ -61,19 +61,26 @@ def _text(value: str) -> str:
     return value.encode(errors="replace").decode()
 
 
-def encode_line(fields: Fields) -> bytes:
-    """Return the fields as one line of JSON, without its newline; what is too long is cut and the line says so."""
-    line = msgspec.json.encode(fields)
+def encode_line(fields: Fields, rename: Callable[[Fields], Fields] | None = None) -> bytes:
+    """Return the fields as one line of JSON, without its newline; what is too long is cut and the line says so.
+
+    `rename` gives the fields the names of another convention at the very end.
+    """
+    line = _encoded(fields, rename)
     if len(line) <= LINE_MAX:
         return line
     for longest in _CUTS:
         cut = {name: _shorten(value, longest) for name, value in fields.items()}
-        line = msgspec.json.encode(cut | {"truncated": True})
+        line = _encoded(cut | {"truncated": True}, rename)
         if len(line) <= LINE_MAX:
             return line
     # So many fields that short ones are too much as well.
     core = {name: _shorten(fields[name], _CUTS[-1]) for name in CORE if name in fields}
-    return msgspec.json.encode(core | {"truncated": True})
+    return _encoded(core | {"truncated": True}, rename)
+
+
+def _encoded(fields: Fields, rename: Callable[[Fields], Fields] | None) -> bytes:
+    return msgspec.json.encode(fields if rename is None else rename(fields))
 
 
 def _shorten(value: Any, longest: int) -> Any:

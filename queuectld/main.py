@@ -6,10 +6,12 @@ import asyncio
 import faulthandler
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import structlog
@@ -22,7 +24,7 @@ from queuectld.host.handover import Handover, take
 from queuectld.host.program import Program, this_program
 from queuectld.host.state_dir import OVERRIDES, open_state_dir
 from queuectld.host.threads import EventLoop
-from queuectld.log import set_up
+from queuectld.log import FileTarget, set_up
 from queuectld.parts import Context
 from queuectld.protocol.schema import schema
 from queuectld.protocol.where import Places, places
@@ -49,6 +51,12 @@ def main(context: click.Context, config_file: str | None, scope: str | None, *, 
     if show_schema:
         click.echo(json.dumps(schema(), indent=2))
         return
+    serving = not check and context.invoked_subcommand is None
+    if serving:
+        # One that comes too early waits for whoever can act on it; by itself it would end us.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        set_up(environ=os.environ)
+    complain = _log_refusal if serving and not os.isatty(2) else _say_refusal
     try:
         here = places(os.environ, os.geteuid(), scope, os.path.isdir)
         file = Path(config_file or here.config).absolute()
@@ -65,15 +73,23 @@ def main(context: click.Context, config_file: str | None, scope: str | None, *, 
             return
         sys.exit(serve(here, file, read, handover))
     except QueueCTLError as error:
-        click.echo(f"queuectld: {error.message}", err=True)
-        sys.exit(exits.code_of(error))
+        complain(error.message, exits.code_of(error))
     except OSError as error:
         # Whoever watches over us starts it again, when the host may have what it lacks now.
-        click.echo(f"queuectld: the host does not let it run: {error}", err=True)
-        sys.exit(exits.IO)
+        complain(f"the host does not let it run: {error}", exits.IO)
 
 
 main.add_command(db)
+
+
+def _say_refusal(why: str, code: int) -> NoReturn:
+    click.echo(f"queuectld: {why}", err=True)
+    sys.exit(code)
+
+
+def _log_refusal(why: str, code: int) -> NoReturn:
+    structlog.get_logger().critical("Cannot start", event_name="daemon.failed", error=why, exit_code=code)
+    sys.exit(code)
 
 
 def _reader(here: Places, file: Path, *, required: bool) -> Callable[[], config.Loaded]:
@@ -89,7 +105,9 @@ def serve(here: Places, file: Path, read: Callable[[], config.Loaded], handover:
     loaded, rejected = _begin_with(read, handover)
     keys = loaded.config
     check_named(keys)
-    adjustable = set_up(level=keys.log_level, form=keys.log_format, environ=os.environ)
+    # What was checked for a re-exec may have changed since: lines wait for their file then, and we go on.
+    target = FileTarget(keys.log_file, keys.log_file_mode, required=handover is None) if keys.log_file else None
+    adjustable = set_up(level=keys.log_level, form=keys.log_format, file=target, environ=os.environ)
     bad = None if rejected is None else rejected.message
     if rejected is not None:
         log.error("Configuration rejected", event_name="config.rejected", error=rejected.message)

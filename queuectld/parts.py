@@ -147,7 +147,7 @@ def assemble(
     )
     monitor = Monitor(desk, database, progress=lambda: (*ledger.progress, ledger.kept_output))
     monitoring = Monitoring(monitor, holder)
-    desk.complaints.append(monitoring.problems)
+    desk.complaints += [context.log.problems, monitoring.problems]
     return Parts(
         ledger=ledger,
         supervisor=supervisor,

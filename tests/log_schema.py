@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import queuectld
+from queuectld.log_ecs import ECS_VERSION, NAMES, PREFIX
 
 SCHEMA = json.loads((Path(queuectld.__path__[0]) / "log.schema.json").read_text())
 LINE_MAX = 16 * 1024
@@ -47,10 +48,24 @@ def complaints(value: Any, schema: dict[str, Any]) -> list[str]:
     return broken
 
 
+# By what Elastic calls them.
+OUR_NAMES = {theirs: ours for ours, theirs in NAMES.items()}
+
+
+def from_ecs(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a line in the form `ecs` under our own names, or fail if it has others."""
+    assert line.pop("ecs.version") == ECS_VERSION
+    strange = [name for name in line if name not in OUR_NAMES and not name.startswith(PREFIX)]
+    assert not strange, f"neither of the schema nor below {PREFIX}: {strange}"
+    return {OUR_NAMES.get(name) or name.removeprefix(PREFIX): value for name, value in line.items()}
+
+
 def check_line(raw: bytes) -> dict[str, Any]:
-    """Return the fields of one line of the log, or fail with what is wrong with it."""
+    """Return the fields of one line of the log, in whichever form, or fail with what is wrong with it."""
     assert len(raw) < LINE_MAX, f"a line of {len(raw)} bytes"
     line = json.loads(raw)
+    if "ecs.version" in line:
+        line = from_ecs(line)
     assert list(line)[:7] == SCHEMA["required"], f"order of fields: {list(line)}"
     assert not complaints(line, SCHEMA), f"{complaints(line, SCHEMA)} in {line}"
     return dict(line)

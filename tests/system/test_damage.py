@@ -54,8 +54,8 @@ def test_a_damaged_database_is_refused_with_65_and_in_one_line_and_kept(new_daem
 
     assert daemon.process is not None
     assert daemon.process.wait(30) == 65
-    line = daemon.log_tail().splitlines()[-1]
-    assert line.startswith(f"queuectld: the database {database} is not a database")
+    line = daemon.log_lines()[-1]["error"]
+    assert line.startswith(f"the database {database} is not a database")
     assert "queuectld db restore" in line
     assert database.read_bytes() == before
 

@@ -17,6 +17,7 @@ from queuectld.errors import (
     StoreTooNewError,
 )
 from queuectld.exits import code_of
+from tests.log_schema import check_log
 from tests.system.livedaemon import LiveDaemon
 
 
@@ -26,11 +27,13 @@ def daemon(new_daemon: Callable[..., LiveDaemon]) -> LiveDaemon:
 
 
 def start_and_fail(daemon: LiveDaemon, code: int, says: str) -> None:
-    """Start a daemon; it ends with this code and one sentence."""
+    """Start a daemon; it ends with this code, and the last line of its log says why."""
     ended = daemon.run(daemon.program)
     assert ended.returncode == code, ended
-    assert says in ended.stderr.decode()
-    assert b"Traceback" not in ended.stderr
+    last = check_log(ended.stderr)[-1]
+    assert (last["event"], last["level"], last["exit_code"]) == ("daemon.failed", "critical", code)
+    assert says in last["error"]
+    assert "traceback" not in last
 
 
 def test_0_as_asked(daemon: LiveDaemon) -> None:

@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "config": GROUND | {"protocol", "keys", "values", "durable"},
     "log_events": GROUND,
     "log_line": {"log_events"},
-    "log": {"log_line", "protocol"},
+    "log_ecs": set(),
+    "log_sink": {"errors"},
+    "log": {"log_ecs", "log_line", "log_sink", "protocol"},
     "store": GROUND | {"durable"},
     # Of the store the plain structs alone: what is told of a commit.
     "figures": GROUND | {"store"},

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from queuectld import log_events, log_line
 from queuectld.domain.transitions import Event
+from queuectld.log_ecs import to_ecs
 from queuectld.protocol.worker_messages import WORKER_SOCKET
 from tests.log_schema import SCHEMA, check_line, check_log, complaints
 
@@ -256,6 +257,49 @@ def test_a_log_that_cannot_be_written_stops_nobody():
     assert done.stdout == b"on\n"
 
 
+def test_elastic_gets_its_own_names_and_nothing_else_differs(logged):
+    program = """
+    try:
+        raise OSError("it broke")
+    except OSError:
+        log.exception("Job finished", event_name="job.finished", job_id="a", exit_code=3, leftovers=["x"], error="y")
+    """
+    (line,) = (json.loads(raw) for raw in logged(program, form="ecs").splitlines())
+
+    assert line.pop("@timestamp").endswith("Z")
+    assert line.pop("error.stack_trace").startswith("Traceback")
+    assert line.pop("process.pid") > 0
+    assert line.pop("service.version")
+    assert line == {
+        "log.level": "error",
+        "message": "Job finished",
+        "event.action": "job.finished",
+        "service.name": "queuectld",
+        "queuectl.job_id": "a",
+        "queuectl.exit_code": 3,
+        "queuectl.leftovers": ["x"],
+        "queuectl.error": "y",
+        "error.type": "OSError",
+        "error.message": "it broke",
+        "ecs.version": "8.11.0",
+    }
+    assert list(json.loads(logged(program, form="ecs").splitlines()[0]))[:3] == ["@timestamp", "log.level", "message"]
+
+
+def test_long_lines_are_cut_in_the_form_for_elastic_as_well(logged):
+    lines = check_log(
+        logged(
+            """
+            log.info("1", event_name="job.finished", error="x" * 100_000)
+            log.info("2", event_name="job.finished", **{f"f{n}": "z" * 5 for n in range(900)})
+            """,
+            form="ecs",
+        )
+    )
+
+    assert [line["truncated"] for line in lines] == [True, True]
+
+
 names = st.text(min_size=1).filter(lambda name: name not in log_events.CORE and name not in log_events.FIELDS)
 things = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9000) | st.binary()
 LINE = {
@@ -271,7 +315,12 @@ LINE = {
 
 @given(st.dictionaries(names, things | st.lists(things, max_size=40), max_size=20), st.text())
 def test_whatever_is_logged_is_a_valid_line(fields, message):
-    check_line(log_line.encode_line(log_line.flatten(fields | LINE | {"message": message})) + b"\n")
+    flat = log_line.flatten(fields | LINE | {"message": message})
+
+    plain = check_line(log_line.encode_line(flat) + b"\n")
+    renamed = check_line(log_line.encode_line(flat, to_ecs) + b"\n")
+
+    assert plain == renamed or plain.get("truncated") or renamed.get("truncated")
 
 
 @pytest.mark.parametrize(
@@ -342,7 +391,8 @@ def test_every_name_of_the_vocabulary_is_used_and_there_are_no_others():
     written = {
         node.value
         for path, tree in SOURCES.items()
-        if path.name != "log_events.py"
+        # Elastic's names are none of ours.
+        if path.name not in {"log_events.py", "log_ecs.py"}
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and named.fullmatch(node.value)
     }
