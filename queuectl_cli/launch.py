@@ -28,7 +28,10 @@ _NOT_INHERITED: Final = (
     "QUEUECTL_QUEUE",
     "QUEUECTL_WORKER",
     "QUEUECTL_HOST",
+    # A daemon that believed them would speak for the service that we were called from.
+    "NOTIFY_SOCKET",
 )
+_NOT_INHERITED_PREFIXES: Final = ("LISTEN_", "SUPERVISOR_", "WATCHDOG_")
 
 
 class Caller(Protocol):
@@ -154,11 +157,15 @@ def _spawn(app: Caller, log: int) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    env = {name: value for name, value in os.environ.items() if not _of_the_caller(name)}
     for name in ("QUEUECTL_STATE_DIR", "QUEUECTL_CONFIG"):
         if env.get(name):
             env[name] = os.path.abspath(env[name])  # noqa: PTH100  (the daemon's directory is another)
     return env
+
+
+def _of_the_caller(name: str) -> bool:
+    return name in _NOT_INHERITED or name.startswith(_NOT_INHERITED_PREFIXES)
 
 
 def _command(app: Caller) -> list[str]:

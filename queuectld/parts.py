@@ -17,8 +17,8 @@ from queuectld.host.file_limit import FileLimit, raise_file_limit
 from queuectld.host.handover import Handover
 from queuectld.host.ledger import Ledger
 from queuectld.host.memory import give_memory_back
-from queuectld.host.notify import Notifier
-from queuectld.host.program import Program, for_others
+from queuectld.host.notify import Notifier, service_manager
+from queuectld.host.program import Program
 from queuectld.host.pulse import Signs
 from queuectld.host.reload import ConfigWatch, Reloader, Stages
 from queuectld.host.reserve import Reserve
@@ -31,6 +31,7 @@ from queuectld.server.monitor import Monitor
 from queuectld.server.monitoring import Monitoring
 from queuectld.server.server import Server
 from queuectld.service.account import Account, own_account
+from queuectld.service.environment import of_service
 from queuectld.service.hub import Hub
 from queuectld.store.sqlite import open_store
 from queuectld.supervisor.accounts import accounts_for
@@ -172,8 +173,8 @@ def _machine(context: Context, store: str, files: FileLimit) -> LinuxMachine:
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what workers get of our environment: nothing of ours, nor of a job that started us."""
-    return {name: value for name, value in for_others(environ).items() if not name.startswith("QUEUECTL")}
+    """Return what workers get of our environment: nothing of ours, of our service manager, nor of a job behind us."""
+    return {name: value for name, value in environ.items() if not (name.startswith("QUEUECTL") or of_service(name))}
 
 
 def _world(context: Context, store: str, machine: LinuxMachine, me: Account, counts: Counts) -> World:
@@ -198,4 +199,5 @@ def _facts(context: Context, store: str, me: Account, machine: LinuxMachine) -> 
         state_dir=str(context.state.path),
         store=store,
         isolation=machine.isolation,
+        service_manager=service_manager(context.program.environ, os.getpid()),
     )

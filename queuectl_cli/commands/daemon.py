@@ -63,9 +63,15 @@ def stop(app: App, *, mode: str | None) -> None:
 @common()
 @click.pass_obj
 def restart(app: App) -> None:
-    """Start queuectld anew. Running jobs go on and notice nothing; where it does not run, it is just started."""
+    """Start queuectld anew. Running jobs go on and notice nothing; where it does not run, it is just started.
+
+    Under supervisord it takes over in the same process, as with reexec: what ended would stay down.
+    """
     _not_elsewhere(app)
     if client := _running(app):
+        if client.request("status").get("service_manager") == "supervisord":
+            _hand_over(app, client)
+            return
         check(app)
         _stop(client, "leave")
     client, _ = launch(app, app.target())
@@ -80,7 +86,10 @@ def reexec(app: App) -> None:
 
     It checks itself first; if it could not start, the one that runs goes on.
     """
-    client = app.connect()
+    _hand_over(app, app.connect())
+
+
+def _hand_over(app: App, client: Client) -> None:
     before = client.request("status")
     client.request("reexec")
     client = come_back(app, client, _under_way())

@@ -55,6 +55,13 @@ class Notifier:
                 return
 
 
+def service_manager(environ: Mapping[str, str], pid: int) -> str | None:
+    """Return who keeps this process up, `systemd` or `supervisord`; None if nobody says so, or says it to another."""
+    if environ.get("SYSTEMD_EXEC_PID") == str(pid):
+        return "systemd"
+    return "supervisord" if environ.get("SUPERVISOR_ENABLED") else None
+
+
 def watchdog_seconds(environ: Mapping[str, str], pid: int) -> float | None:
     """Return how patient the watchdog of the service manager is with this process; None if it does not watch it."""
     given = environ.get("WATCHDOG_USEC", "")

@@ -287,6 +287,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Isolation
     loop: LoopView
     connections: int = 0
+    # Who keeps the daemon up: systemd, supervisord.
+    service_manager: str | None = None
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

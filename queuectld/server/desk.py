@@ -90,6 +90,8 @@ class Facts(NamedTuple):
     state_dir: str
     store: str
     isolation: Isolation
+    # Who keeps this daemon up: `systemd`, `supervisord`, or nobody that we know of.
+    service_manager: str | None = None
 
     @property
     def only(self) -> str | None:

@@ -172,6 +172,7 @@ def _basis(desk: Desk) -> Basis:
         problems=desk.problems(),
         isolation=facts.isolation,
         loop=desk.vigil.loop(),
+        service_manager=facts.service_manager,
         connections=desk.connections,
         now=desk.clock(),
     )

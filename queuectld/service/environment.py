@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-# They tell of the terminal, the login session or the service manager of the submitter; in a job they would be lies.
+# They tell of the terminal or the login session of the submitter; in a job they would be lies.
 _LEFT_OUT: Final = frozenset(
     {
         "TERM",
@@ -27,13 +27,24 @@ _LEFT_OUT: Final = frozenset(
         "TMUX_PANE",
         "STY",
         "WINDOW",
+    }
+)
+# What systemd and supervisord tell one process about itself: a job that believed it would speak for that process, take
+# its sockets, or write where it was not asked to.
+_OF_SERVICE: Final = frozenset(
+    {
         "NOTIFY_SOCKET",
         "MAINPID",
+        "MAINPIDFDID",
         "MANAGERPID",
+        "MANAGERPIDFDID",
         "SYSTEMD_EXEC_PID",
         "INVOCATION_ID",
+        "DEBUG_INVOCATION",
         "JOURNAL_STREAM",
+        "LOG_NAMESPACE",
         "CREDENTIALS_DIRECTORY",
+        "ENCRYPTED_CREDENTIALS_DIRECTORY",
         "RUNTIME_DIRECTORY",
         "STATE_DIRECTORY",
         "CACHE_DIRECTORY",
@@ -42,6 +53,7 @@ _LEFT_OUT: Final = frozenset(
         "FDSTORE",
     }
 )
+_OF_SERVICE_PREFIXES: Final = ("LISTEN_", "WATCHDOG_", "MEMORY_PRESSURE_", "SUPERVISOR_")
 # QUEUECTL_ATTEMPT_TOKEN and its like belong to the job that submits this one.
 _LEFT_OUT_PREFIXES: Final = (
     "SSH_CLIENT",
@@ -50,9 +62,6 @@ _LEFT_OUT_PREFIXES: Final = (
     "XDG_SESSION_",
     "XDG_SEAT",
     "XDG_VTNR",
-    "LISTEN_",
-    "WATCHDOG_",
-    "SUPERVISOR_",
     "QUEUECTL_JOB_ID",
     "QUEUECTL_ATTEMPT",
     "QUEUECTL_QUEUE",
@@ -70,7 +79,12 @@ def captured(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _left_out(name: str) -> bool:
-    return name in _LEFT_OUT or name.startswith(_LEFT_OUT_PREFIXES)
+    return name in _LEFT_OUT or name.startswith(_LEFT_OUT_PREFIXES) or of_service(name)
+
+
+def of_service(name: str) -> bool:
+    """Whether a variable is how a service manager tells one process about itself."""
+    return name in _OF_SERVICE or name.startswith(_OF_SERVICE_PREFIXES)
 
 
 def _possible(name: str, value: str) -> bool:

@@ -31,6 +31,7 @@ class Basis(NamedTuple):
     problems: tuple[str, ...]
     isolation: Isolation
     loop: LoopView
+    service_manager: str | None
     connections: int
     now: float
 
@@ -78,5 +79,6 @@ def report(store: Reader, basis: Basis) -> Status:
         problems=basis.problems,
         isolation=basis.isolation,
         loop=basis.loop,
+        service_manager=basis.service_manager,
         connections=basis.connections,
     )

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from queuectld.host.notify import Notifier, watchdog_seconds
+from queuectld.host.notify import Notifier, service_manager, watchdog_seconds
 
 
 @pytest.fixture(params=["a path", "an abstract name"])
@@ -81,3 +81,17 @@ def test_the_watchdog_is_for_the_process_that_it_names(environ, seconds):
 
 def test_nobody_waits_for_a_sign_of_life_that_could_not_be_given():
     assert Notifier({"WATCHDOG_USEC": "500000"}).watchdog is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "who"),
+    [
+        ({}, None),
+        ({"SYSTEMD_EXEC_PID": "7"}, "systemd"),
+        ({"SYSTEMD_EXEC_PID": "8"}, None),
+        ({"SUPERVISOR_ENABLED": "1"}, "supervisord"),
+        ({"SUPERVISOR_ENABLED": "1", "SYSTEMD_EXEC_PID": "8"}, "supervisord"),
+    ],
+)
+def test_who_keeps_us_up_is_known_from_the_environment(environ, who):
+    assert service_manager(environ, 7) == who

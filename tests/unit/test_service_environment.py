@@ -1,10 +1,48 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from queuectld.parts import worker_environment
 from queuectld.service.environment import captured, pack_environment, unpack_environment
+from queuectld.service.run_spec import account
 
+# What systemd.exec(5), sd_listen_fds(3), sd_watchdog_enabled(3) and supervisord name.
+OF_SERVICE = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+    "LISTEN_PIDFDID",
+    "JOURNAL_STREAM",
+    "LOG_NAMESPACE",
+    "INVOCATION_ID",
+    "DEBUG_INVOCATION",
+    "SYSTEMD_EXEC_PID",
+    "MAINPID",
+    "MAINPIDFDID",
+    "MANAGERPID",
+    "MANAGERPIDFDID",
+    "FDSTORE",
+    "CREDENTIALS_DIRECTORY",
+    "ENCRYPTED_CREDENTIALS_DIRECTORY",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "CACHE_DIRECTORY",
+    "LOGS_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    "SUPERVISOR_ENABLED",
+    "SUPERVISOR_PROCESS_NAME",
+    "SUPERVISOR_GROUP_NAME",
+    "SUPERVISOR_SERVER_URL",
+]
 LEFT_OUT = [
+    *OF_SERVICE,
     "TERM",
     "DISPLAY",
     "SHLVL",
@@ -15,17 +53,19 @@ LEFT_OUT = [
     "SSH_TTY",
     "XDG_SESSION_ID",
     "XDG_SESSION_TYPE",
-    "NOTIFY_SOCKET",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "WATCHDOG_USEC",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "CREDENTIALS_DIRECTORY",
-    "SUPERVISOR_ENABLED",
     "QUEUECTL_ATTEMPT_TOKEN",
     "QUEUECTL_JOB_ID",
 ]
+
+
+@pytest.mark.parametrize("name", [*OF_SERVICE, "QUEUECTL_STATE_DIR", "QUEUECTLD_WORKERS", "QUEUECTL_JOB_ID"])
+def test_workers_get_nothing_that_a_service_manager_tells_the_daemon(name):
+    assert worker_environment({name: "x", "PATH": "/bin", "LANG": "C"}) == {"PATH": "/bin", "LANG": "C"}
+
+
+@pytest.mark.parametrize("name", OF_SERVICE)
+def test_an_account_takes_nothing_of_it_from_the_daemon_either(name):
+    assert name not in account(os.getuid(), {name: "x"}).environment
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
