@@ -138,17 +138,64 @@ FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "keys": {"type": "array", "items": _TEXT},
 }
 
+# What each field says; the units of figures.
+MEANINGS: Final[Mapping[str, str]] = {
+    "timestamp": "when, in UTC with microseconds",
+    "level": "how important it is: debug, info, warning, error, critical",
+    "message": "a few words for people; they may change",
+    "event": "what happened: a name from the table above, which stays",
+    "service": "always queuectld",
+    "version": "of queuectld",
+    "pid": "the daemon's process",
+    "logger": "which library has something to say",
+    "truncated": "texts were cut, so that the line stays below 16 KiB",
+    "job_id": "the job",
+    "queue": "the job's queue",
+    "owner": "who submitted the job",
+    "state": "of the job after that; how an attempt was found",
+    "worker_id": "the worker, as `queuectl worker list` names it",
+    "worker_pid": "the worker's process",
+    "attempt": "which attempt of the job, from 1",
+    "token": "the number of the attempt among those of all jobs",
+    "reason": "why it ended (exited, timeout, ...), or why that was done",
+    "exit_code": "of the command; of the daemon in daemon.failed",
+    "signal": "the signal that ended the command",
+    "duration_ms": "how long the command ran",
+    "cpu_ms": "processor time of all its processes",
+    "peak_memory": "bytes of memory at its highest",
+    "output_bytes": "bytes that the command wrote",
+    "count": "how many",
+    "entries": "entries of the history of jobs that were removed",
+    "mode": "how the daemon stops: drain, wait, leave, now",
+    "running": "jobs that run",
+    "workers": "how many jobs may run at once",
+    "address": "where clients connect, over TCP",
+    "peer_pid": "the process at the other end of a socket; 0: of another namespace",
+    "peer_uid": "the user at the other end of a socket",
+    "error": "what went wrong, in a sentence",
+    "error_type": "the class of an exception",
+    "error_message": "its text",
+    "traceback": "where it came from, without the values of variables",
+    "leftovers": "processes that a command left behind",
+    "path": "a file, a directory or a socket",
+    "state_dir": "the state directory",
+    "user": "who asked for it, or whose connection it is",
+    "key": "a key of the configuration",
+    "keys": "keys of the configuration",
+}
+
 _SCALAR: Final = {"type": ["string", "number", "boolean"]}
 
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of one line; what is not named in it is flat and never null."""
+    known = {name: {**rule, "description": MEANINGS[name]} for name, rule in {**CORE, **FIELDS}.items()}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A line of the log of queuectld",
         "type": "object",
         "required": list(CORE),
-        "properties": {**CORE, **FIELDS},
+        "properties": known,
         "additionalProperties": {"anyOf": [_SCALAR, {"type": "array", "items": _SCALAR}]},
     }
 

@@ -24,6 +24,7 @@ _TYPES: dict[str, Any] = {
 _CHECKS: dict[str, Any] = {
     "$schema": lambda _value, _rule: True,
     "title": lambda _value, _rule: True,
+    "description": lambda _value, _rule: True,
     "type": lambda value, rule: any(_TYPES[kind](value) for kind in ([rule] if isinstance(rule, str) else rule)),
     "enum": lambda value, rule: value in rule,
     "const": lambda value, rule: value == rule and type(value) is type(rule),

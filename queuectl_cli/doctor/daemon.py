@@ -49,7 +49,7 @@ def server(status: Message) -> Iterator[Finding]:
     else:
         yield Finding("daemon", OK, text)
     for problem in status["problems"]:
-        yield Finding("daemon", FAIL, problem, "The daemon's log says more:  queuectl help environment")
+        yield Finding("daemon", FAIL, problem, "The daemon's log says more:  queuectl help logs")
     # An older daemon does not tell these.
     if "loop" in status:
         yield from _loop(status["loop"])

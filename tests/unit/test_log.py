@@ -18,6 +18,7 @@ from queuectld import log_events, log_line
 from queuectld.domain.transitions import Event
 from queuectld.log_ecs import to_ecs
 from queuectld.protocol.worker_messages import WORKER_SOCKET
+from tests import log_table
 from tests.log_schema import SCHEMA, check_line, check_log, complaints
 
 ROOT = Path(__file__).parents[2]
@@ -346,6 +347,18 @@ def test_the_schema_refuses_other_lines(field, value):
 
 def test_the_shipped_schema_is_the_one_of_the_vocabulary():
     assert log_events.schema() == SCHEMA, "python -m queuectld.log_events > queuectld/log.schema.json"
+
+
+def test_every_field_has_a_meaning_and_there_are_no_others():
+    assert list(log_events.MEANINGS) == [*log_events.CORE, *log_events.FIELDS]
+
+
+def test_the_help_page_has_the_events_and_fields_that_the_code_has():
+    text = log_table.PAGE.read_text()
+
+    assert log_table.page(text) == text, "python -m tests.log_table"
+    assert "    job.finished         info warning  an attempt is over" in text
+    assert max(map(len, text.splitlines())) <= log_table.WIDTH
 
 
 def test_every_event_of_a_job_has_a_meaning():
