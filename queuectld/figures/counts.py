@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter
 from typing import Final
 
 from queuectld.domain.attempt import Reason
 from queuectld.domain.job import State
-from queuectld.domain.transitions import Event
+from queuectld.domain.transitions import NEXT, Event
 from queuectld.figures.histogram import COMMIT, LIFE, Histogram
 from queuectld.store.base import Entry
 
@@ -28,9 +27,12 @@ _ENQUEUED: Final = "job.enqueued"
 _EVENTS: Final = (_ENQUEUED, *(event.value for event in Event))
 _USUAL_ENDS: Final = ((Reason.EXITED, State.COMPLETED), (Reason.EXITED, State.FAILED), (Reason.EXITED, State.DEAD))
 
-# What an entry tells: those that tell the same are counted together.
-_kind: Final = attrgetter("event", "queue", "was", "state", "reason")
-_Kind = tuple[str, str | None, State | None, State | None, Reason | None]
+# What ends an attempt, and the state in which it leaves the job.
+_ENDS: Final = {event.value: state for event, state in NEXT[State.PROCESSING].items()}
+
+# What an entry tells: the event, the queue, the reason, and whether the job ran until then. Those that tell the same
+# are counted together.
+_Kind = tuple[str, str | None, Reason | None, bool]
 
 
 class Counts:
@@ -38,7 +40,7 @@ class Counts:
 
     def __init__(self) -> None:
         self._labels: dict[str, str] = {}
-        self._kinds: Counter[_Kind] = Counter()
+        self._kinds: dict[_Kind, int] = {}
         self._waiting: dict[str, Histogram] = {}
         self._running: dict[str, Histogram] = {}
         self._requests: Counter[tuple[str, str]] = Counter()
@@ -52,9 +54,12 @@ class Counts:
 
     def committed(self, entries: Sequence[Entry]) -> None:
         """Entries are on disk."""
-        for (event, queue, *rest), number in Counter(map(_kind, entries)).items():
-            label = queue if queue is None else self.label(queue)
-            self._kinds[event, label, *rest] += number
+        kinds = self._kinds
+        for entry in entries:
+            queue = entry.queue
+            label = None if queue is None else self._labels.get(queue) or self.label(queue)
+            kind = (entry.event, label, entry.reason, entry.was is State.PROCESSING)
+            kinds[kind] = kinds.get(kind, 0) + 1
 
     def started(self, queue: str, waited: float) -> None:
         """An attempt was given to a worker, so many seconds after it was due."""
@@ -106,10 +111,9 @@ class Counts:
         """Yield how often attempts ended, by queue, reason and the state of the job after that."""
         usual = ((queue, reason.value, state.value) for queue in self._waiting for reason, state in _USUAL_ENDS)
         found = Counter(dict.fromkeys(usual, 0))
-        for (_, queue, was, state, reason), number in self._kinds.items():
-            ended = was is State.PROCESSING and state is not State.PROCESSING
-            if ended and queue is not None and state is not None and reason is not None:
-                found[queue, reason.value, state.value] += number
+        for (event, queue, reason, ran), number in self._kinds.items():
+            if ran and event in _ENDS and queue is not None and reason is not None:
+                found[queue, reason.value, _ENDS[event].value] += number
         yield from found.items()
 
     def events(self) -> Iterator[tuple[tuple[str], int]]:
