@@ -48,6 +48,8 @@ CASES: Final = (
     "the host cannot start a worker",
     "the host cannot watch a worker yet",
     "the input of a command cannot be written",
+    "the owner of a job is no user any more",
+    "nobody tells who the owner of a job is",
     "a worker grows too large",
     "a command that is to end heeds TERM",
     "a command that is to end is killed",

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from queuectld.service.account import Account, NoAnswerError, NoSuchAccountError
 from queuectld.service.attempts import Claimed
 from queuectld.service.run_spec import InputFiles
 from queuectld.supervisor.kept import Spared, spared_among
@@ -18,6 +19,7 @@ from queuectld.supervisor.recovery import Filed
 from queuectld.supervisor.rescue import Remains, Round, Scene, kill_set, until_nothing_is_left
 from queuectld.supervisor.vitals import Reading, Subject
 from queuectld.worker.procfs import Stat
+from tests.simulation.checker import SECRET
 from tests.simulation.host import STORE, Process
 
 if TYPE_CHECKING:
@@ -81,6 +83,30 @@ class SimAlarm:
 
     def close(self) -> None:
         self._when = None
+
+
+class SimAccounts:
+    """Implements `queuectld.supervisor.accounts.Accounts`."""
+
+    def __init__(self, daemon: SimDaemon) -> None:
+        self._daemon = daemon
+
+    def known(self, owner: str) -> Account | None:
+        if self._daemon.world.calm or self._daemon.dice.random() < 0.7:
+            return Account(owner, "/", {"SECRET": SECRET})
+        return None
+
+    async def find(self, owner: str) -> Account:
+        dice, figures = self._daemon.dice, self._daemon.world.figures
+        await asyncio.sleep(dice.random() * dice.choice((0.001, 0.02, 2.0)))
+        luck = 1.0 if self._daemon.world.calm else dice.random()
+        if luck < 0.05:
+            figures.case("the owner of a job is no user any more")
+            raise NoSuchAccountError("nobody")
+        if luck < 0.1:
+            figures.case("nobody tells who the owner of a job is")
+            raise NoAnswerError("no answer")
+        return Account(owner, "/", {"SECRET": SECRET})
 
 
 class SimMachine:

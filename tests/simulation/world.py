@@ -16,21 +16,19 @@ from queuectld.config import Config, Holder, Loaded, policy
 from queuectld.domain.job import FINAL, State
 from queuectld.errors import DiskFullError, QueueCTLError, StoreError
 from queuectld.protocol import worker_messages as wire
-from queuectld.service.account import Account
 from queuectld.service.hub import Hub
 from queuectld.supervisor import world as supervisor_world
-from queuectld.supervisor.accounts import OneAccount
 from queuectld.supervisor.link import Phase
 from queuectld.supervisor.machine import Reception
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.supervisor import Supervisor
 from tests.simulation.adversary import Adversary
-from tests.simulation.checker import SECRET, BrokenRuleError, Checker
+from tests.simulation.checker import BrokenRuleError, Checker
 from tests.simulation.client import Clients
 from tests.simulation.figures import Figures
 from tests.simulation.host import INIT, STORE, Disk, Host, Process
 from tests.simulation.ledger import SimLedger, SimStore
-from tests.simulation.machine import SimFiles, SimMachine
+from tests.simulation.machine import SimAccounts, SimFiles, SimMachine
 from tests.simulation.scheduler import ActorLoop, Scheduler
 from tests.simulation.sockets import Connection
 from tests.simulation.workers import SimWorker
@@ -88,7 +86,7 @@ class SimDaemon:
             files=SimFiles(self),
             store=STORE,
             output="/output",
-            accounts=OneAccount(Account("somebody", "/", {"SECRET": SECRET})),
+            accounts=SimAccounts(self),
             clock=world.clock,
         )
         self.supervisor = Supervisor(records, hub, world.holder, around)
