@@ -5,8 +5,8 @@ import os
 import pytest
 
 from queuectld.parts import worker_environment
+from queuectld.service.account import own_account
 from queuectld.service.environment import captured, pack_environment, unpack_environment
-from queuectld.service.run_spec import account
 
 # What systemd.exec(5), sd_listen_fds(3), sd_watchdog_enabled(3) and supervisord name.
 OF_SERVICE = [
@@ -65,7 +65,7 @@ def test_workers_get_nothing_that_a_service_manager_tells_the_daemon(name):
 
 @pytest.mark.parametrize("name", OF_SERVICE)
 def test_an_account_takes_nothing_of_it_from_the_daemon_either(name):
-    assert name not in account(os.getuid(), {name: "x"}).environment
+    assert name not in own_account(os.getuid(), {name: "x"}).environment
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)
