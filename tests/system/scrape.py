@@ -79,14 +79,14 @@ def figures(port: int) -> Figures:
 
 
 class Prometheus:
-    """A Prometheus of one's own on the loopback, which scrapes five times a second."""
+    """A Prometheus of one's own on the loopback, which scrapes twice a second."""
 
     def __init__(self, place: Path, target: int, rules: Path) -> None:
         self.port = free_port()
         place.mkdir()
         self._log = place / "log"
         config = {
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"},
+            "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "200ms"},
             "rule_files": [str(rules)],
             "scrape_configs": [{"job_name": "queuectl", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}],
         }

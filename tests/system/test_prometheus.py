@@ -105,8 +105,6 @@ def test_every_alert_is_understood_and_the_only_ones_that_fire_are_those_that_sh
 
     assert {rule["health"] for rule in found} == {"ok"}
     assert {rule["name"] for rule in found if rule["state"] == "firing"} == {"QueuectlDeadLettersGrow"}
-    pending = {rule["name"] for rule in found if rule["state"] == "pending"}
-    assert pending <= {"QueuectlDeadLettersWait", "QueuectlDiskAlmostFull"}
 
 
 def expressions() -> list[str]:
