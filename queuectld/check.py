@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import queuectld
 from queuectld.host.state_dir import DATABASE, check_writable
 from queuectld.keys import Config
 from queuectld.log_sink import check_log
-from queuectld.server.listen import read_token
+from queuectld.server.door import check_files
 from queuectld.store.database import Database
 from queuectld.store.migrate import check_not_newer
 from queuectld.store.survey import survey
@@ -44,10 +45,9 @@ def check_all(keys: Config, state: Path) -> Sequence[str]:
 
 def check_named(keys: Config) -> None:
     """Look at what the configuration names. Raises `BadConfigError`."""
-    if keys.tcp is not None and keys.token_file is not None:
-        read_token(keys.token_file)
     if keys.log_file is not None:
         check_log(keys.log_file)
+    check_files(keys, os.geteuid())
 
 
 def check_database(path: Path) -> bool:

@@ -29,6 +29,8 @@ Origin = Literal["environment", "override", "file", "default"]
 
 # The client has its own variables (QUEUECTL_HOST, QUEUECTL_TOKEN_FILE, …); the daemon's keys begin unlike them.
 PREFIX: Final = "QUEUECTLD_"
+# The name of the credential with the tokens for TCP.
+CREDENTIAL: Final = "tcp-token"
 MOST_WORKERS: Final = 8
 
 
@@ -176,6 +178,8 @@ def _layered(
     environ: Mapping[str, str], overrides: Mapping[str, Override], file: Layer, config_file: str | None
 ) -> Loaded:
     environment = _read_environment(environ)
+    if "token_file" not in {**environment, **overrides, **file}:
+        environment |= _credential(environ)
     bare = Loaded(config=Config(), environment=environment, overrides=overrides, file=file, config_file=config_file)
     return _combine(bare, overrides=overrides)
 
@@ -210,6 +214,13 @@ def _layer(pairs: Iterable[tuple[str, Any]], source: Callable[[str], str]) -> di
 def _read_environment(environ: Mapping[str, str]) -> dict[str, Given]:
     named = ((name.removeprefix(PREFIX), value) for name, value in sorted(environ.items()) if name.startswith(PREFIX))
     return _layer(named, lambda name: PREFIX + name)
+
+
+def _credential(environ: Mapping[str, str]) -> dict[str, Given]:
+    """Return the file of tokens that a service manager gives to us alone, if it does (``LoadCredential=``)."""
+    directory = environ.get("CREDENTIALS_DIRECTORY", "")
+    path = Path(directory, CREDENTIAL)
+    return {"token_file": Given(str(path), "CREDENTIALS_DIRECTORY")} if directory and path.exists() else {}
 
 
 def _read_file(path: Path, *, required: bool) -> dict[str, Given] | None:

@@ -65,6 +65,18 @@ class UnauthenticatedError(QueueCTLError):
     code = "unauthenticated"
 
 
+class TooManyAttemptsError(QueueCTLError):
+    """Too many wrong tokens came from there; tokens are not looked at for a while."""
+
+    code = "too_many_attempts"
+
+
+class TlsRequiredError(QueueCTLError):
+    """This port speaks TLS only."""
+
+    code = "tls_required"
+
+
 class ForbiddenError(QueueCTLError):
     """You may not do that."""
 

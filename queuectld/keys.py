@@ -93,15 +93,22 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[
             str,
             _key(
-                "Also listen here, on the loopback: 127.0.0.1:PORT", live=False, pattern=r"^(\[[^\]]+\]|[^:]+):\d{1,5}$"
+                "Also listen here: 127.0.0.1:PORT; off the loopback only with TLS",
+                live=False,
+                pattern=r"^(\[[^\]]+\]|[^:]+):\d{1,5}$",
             ),
         ]
         | None
     ) = None
     token_file: (
-        Annotated[
-            str, _key("File with the token that clients over TCP have to show", live=False, pattern="^/[^\x00]*$")
-        ]
+        Annotated[str, _key("File with the tokens that clients over TCP have to show", pattern="^/[^\x00]*$")] | None
+    ) = None
+    tls_cert: (
+        Annotated[str, _key("Certificate for TLS over TCP, in PEM, with those above it", pattern="^/[^\x00]*$")] | None
+    ) = None
+    tls_key: Annotated[str, _key("The private key of that certificate, in PEM", pattern="^/[^\x00]*$")] | None = None
+    tls_client_ca: (
+        Annotated[str, _key("Clients over TCP need a certificate that one of these has signed", pattern="^/[^\x00]*$")]
         | None
     ) = None
 

@@ -128,11 +128,22 @@ def check_config(config: Config) -> None:
     group_id(config.observer_group, "observer_group")
     if config.metrics is not None and not config.metrics.startswith("/"):
         metrics_port(config.metrics)
+    # The key alone does no harm, and `config set` takes one after the other.
+    if config.tls_cert is not None and config.tls_key is None:
+        raise BadConfigError("`tls_cert` needs `tls_key`, its private key", path="tls_cert")
+    if config.tls_client_ca is not None and config.tls_cert is None:
+        raise BadConfigError("`tls_client_ca` needs `tls_cert` and `tls_key`", path="tls_client_ca")
     if config.tcp is None:
         return
-    loopback(config.tcp)
+    host, _ = split_address(config.tcp)
     if config.token_file is None:
         raise BadConfigError("`tcp` needs `token_file`: whoever reaches the port has to show a token", path="tcp")
+    if config.tls_cert is None and not is_loopback(host):
+        raise BadConfigError(
+            f"`tcp` cannot be {config.tcp!r} without TLS, because others can listen on the way: set `tls_cert` and "
+            "`tls_key`, or take a loopback address (127.0.0.1, ::1, localhost)",
+            path="tcp",
+        )
 
 
 def group_id(name: str | None, key: str) -> int | None:
@@ -149,28 +160,23 @@ def metrics_port(address: str) -> tuple[str, int]:
     """Return host and port of where figures are offered; raise `BadConfigError` where there can be none."""
     host, _, port = address.rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host.strip("[]")
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise BadConfigError(f"`metrics` cannot be {address!r}: {host} is no address of the loopback", path="metrics")
     if not 0 < int(port) <= 65535:
         raise BadConfigError(f"`metrics` cannot be {address!r}: ports are 1 to 65535", path="metrics")
     return host, int(port)
 
 
-def loopback(address: str) -> tuple[str, int]:
-    """Return host and port of ``127.0.0.1:PORT``, ``[::1]:PORT`` or ``localhost:PORT``; else raise `BadConfigError`."""
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT`` or ``[::1]:PORT``. Raises `BadConfigError`."""
     host, _, port = address.rpartition(":")
-    host = "127.0.0.1" if host == "localhost" else host.strip("[]")
-    if not _is_loopback(host):
-        raise BadConfigError(
-            f"`tcp` cannot be {address!r}: only a loopback address (127.0.0.1, ::1, localhost) is safe without TLS",
-            path="tcp",
-        )
     if int(port) > 65535:
         raise BadConfigError(f"`tcp` cannot be {address!r}: ports end at 65535", path="tcp")
-    return host, int(port)
+    return "127.0.0.1" if host == "localhost" else host.strip("[]"), int(port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address is one that only this host reaches; of a name nobody knows."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -140,8 +140,12 @@ class Reloader:
 
     def _prepare(self) -> tuple[Loaded, list[TakeUp]]:
         loaded = self._read()
-        answers = [part(loaded.config) for part in self._parts]
-        return loaded, [answer for answer in answers if answer is not None]
+        return loaded, self.consult(loaded.config)
+
+    def consult(self, config: Config) -> list[TakeUp]:
+        """Have all parts agree; return what takes it up. Raises `BadConfigError`. Reads files: not for the loop."""
+        answers = [part(config) for part in self._parts]
+        return [answer for answer in answers if answer is not None]
 
 
 def _told(holder: Holder, before: Config) -> Reloaded:

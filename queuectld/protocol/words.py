@@ -64,6 +64,8 @@ ERROR_CODES: Final = (
     "store_damaged",
     "store_locked",
     "store_too_new",
+    "tls_required",
+    "too_many_attempts",
     "too_many_clients",
     "too_much_held",
     "unauthenticated",

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from queuectld.config import Holder, policy
 from queuectld.domain.policy import Policy
 from queuectld.figures.counts import Counts
+from queuectld.host.reload import Prepare, TakeUp
 from queuectld.host.state_dir import OUTPUT, OVERRIDES
 from queuectld.keys import Config
 from queuectld.protocol.replies import Isolation, LoopView, Reloaded
@@ -74,6 +75,12 @@ class Reloading(Protocol):
 
     async def reload(self) -> Reloaded:
         """Take up what the files say now. Raises `BadConfigError`; then nothing has changed."""
+
+    def ask(self, part: Prepare) -> None:
+        """Have a part of the daemon agree to each configuration that is read from now on."""
+
+    def consult(self, config: Config) -> Sequence[TakeUp]:
+        """Have all parts agree; return what takes it up. Raises `BadConfigError`. Reads files: not for the loop."""
 
     def problems(self) -> Sequence[str]:
         """Return sentences about what is wrong with the configuration."""

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from queuectld.errors import BadConfigError, StoreLockedError
 from queuectld.host.handover import Listener
-from queuectld.values import group_id, loopback
+from queuectld.values import group_id, is_loopback, split_address
 
 BACKLOG: Final = 1024
 
@@ -144,12 +144,20 @@ def _remove(name: str, directory: int) -> None:
 
 
 def listen_tcp(address: str) -> socket.socket:
-    """Listen on ``127.0.0.1:PORT`` or ``[::1]:PORT``; anything else needs TLS. Raises `BadConfigError`."""
-    host, port = loopback(address)
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    """Listen on ``HOST:PORT`` or ``[::1]:PORT``; of a name, on the first of its addresses. Raises `BadConfigError`."""
+    host, port = split_address(address)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise BadConfigError(f"cannot listen on {address}: {error.strerror}", path="tcp") from None
+    family, _, _, _, where = found[0]
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
+        if family == socket.AF_INET6:
+            # `[::]` means everything, whatever the host's own idea of that is.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(where)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
@@ -157,15 +165,6 @@ def listen_tcp(address: str) -> socket.socket:
     return sock
 
 
-def read_token(path: str) -> str:
-    """Return the token that clients over TCP have to show. Raises `BadConfigError` unless it is secret and there."""
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            if os.fstat(file.fileno()).st_mode & 0o007:
-                raise BadConfigError(f"{path} can be read by everybody; chmod o= it", path="token_file")
-            token = file.read(4096).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadConfigError(f"cannot read the token: {error}", path="token_file") from None
-    if len(token) < 16:
-        raise BadConfigError(f"the token in {path} is shorter than 16 characters", path="token_file")
-    return token
+def on_loopback(sock: socket.socket) -> bool:
+    """Whether only this host reaches a socket that listens on TCP."""
+    return is_loopback(str(sock.getsockname()[0]))

@@ -19,9 +19,9 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from queuectld.errors import BadConfigError, UnauthenticatedError
+from queuectld.config import Config
+from queuectld.errors import UnauthenticatedError
 from queuectld.host.handover import Listener
-from queuectld.keys import Config
 from queuectld.protocol.codec import encode
 from queuectld.protocol.frames import Greeting
 from queuectld.protocol.messages import AnyRequest, Hello
@@ -29,16 +29,20 @@ from queuectld.protocol.words import INFLIGHT_LIMIT, LINE_LIMIT, PROTOCOL, VERSI
 from queuectld.server import handlers
 from queuectld.server.budget import STAGED, TRAFFIC, Budget
 from queuectld.server.desk import Desk
-from queuectld.server.listen import BACKLOG, UnixListener, go_on_listening, listen_tcp, listen_unix, read_token
+from queuectld.server.door import Door
+from queuectld.server.entrance import Entrance
+from queuectld.server.listen import BACKLOG, UnixListener, go_on_listening, listen_tcp, listen_unix
 from queuectld.server.plan import Plan
 from queuectld.server.rights import sight_of
 from queuectld.server.session import Session
 from queuectld.server.under_way import UnderWay
-from queuectld.server.who import Access, Peer, gid_of, how_to_join, token_peer, unix_peer
+from queuectld.server.who import Access, Peer, gid_of, how_to_join, unix_peer
 
 FEATURES: Final = ("events", "logs", "stage")
 # Seconds that clients have at the end to read what was answered.
 _FAREWELL: Final = 0.5
+# Connections over TCP that have not shown a token yet.
+_STRANGERS: Final = 128
 
 log = structlog.get_logger()
 
@@ -74,8 +78,9 @@ class Server:
         self._unix: UnixListener | None = None
         self._servers: list[asyncio.Server] = []
         self._tcp: tuple[socket.socket, str] | None = None
+        self._door: Door | None = None
+        self._entrance: Entrance | None = None
         self._winding_up = False
-        self._token = ""
         self._socket_gid: int | None = None
         self._access = Access(desk.facts.uid)
         self._advice = ""
@@ -88,7 +93,7 @@ class Server:
         """
         try:
             await self._start_unix(inherited.unix)
-            await self._start_tcp(inherited.tcp)
+            self._start_tcp(inherited.tcp)
         except BaseException:
             await self.stop()
             raise
@@ -100,7 +105,9 @@ class Server:
         self._socket_gid = self._unix.gid
         self._know_groups(self._desk.config)
         self._desk.holder.listen(self._know_groups)
-        await self._serve(self._unix.sock, self.identify)
+        session = partial(Session, self, identify=self.identify)
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_unix_server(session, sock=self._unix.sock, backlog=BACKLOG))
         log.info("Clients can connect", event_name="server.listening", path=path)
 
     def identify(self, connection: Any) -> Peer:
@@ -124,8 +131,8 @@ class Server:
         )
         self._advice = how_to_join(self._access)
 
-    async def _start_tcp(self, inherited: Listener | None) -> None:
-        address, token_file = self._desk.config.tcp, self._desk.config.token_file
+    def _start_tcp(self, inherited: Listener | None) -> None:
+        address = self._desk.config.tcp
         kept = None
         if inherited is not None:
             kept = socket.socket(fileno=inherited.descriptor)
@@ -133,24 +140,19 @@ class Server:
             if inherited.where != address:
                 kept.close()
                 kept = None
-        if address is None:
-            return
-        if token_file is None:
-            raise BadConfigError("`tcp` needs `token_file`: whoever reaches the port has to show a token", path="tcp")
-        self._token = read_token(token_file)
-        sock = kept or listen_tcp(address)
-        self._tcp = sock, address
-        await self._serve(sock, None)
-        log.info("Clients with the token can connect", event_name="server.listening", address=address)
+        if address is not None:
+            self._let_in(kept or listen_tcp(address), address)
 
-    async def _serve(self, sock: socket.socket, identify: Callable[[Any], Peer] | None) -> None:
-        session = partial(Session, self, identify=identify, hello_timeout=self._hello_timeout)
-        loop = asyncio.get_running_loop()
-        if sock.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(session, sock=sock, backlog=BACKLOG)
-        else:
-            server = await loop.create_server(session, sock=sock, backlog=BACKLOG)
-        self._servers.append(server)
+    def _let_in(self, sock: socket.socket, address: str) -> None:
+        """Serve a socket that listens on TCP, whoever has opened it. Raises `BadConfigError`."""
+        self._tcp = sock, address
+        session = partial(Session, self, identify=None)
+        door = Door(sock, self._desk.config, daemon_uid=self._desk.facts.uid, session=session)
+        most = min(_STRANGERS, max(1, self._clients // 4))
+        self._door, self._entrance = door, Entrance(sock, door, most=most, patience=self._hello_timeout)
+        self._entrance.open()
+        self._desk.reloader.ask(door.prepare)
+        log.info("Clients with a token can connect", event_name="server.listening", address=address)
 
     def rehearse(self, config: Config, path: str) -> None:
         """Make sure that the next server can listen where `config` says and at `path`, as far as we do not yet.
@@ -182,6 +184,12 @@ class Server:
         for server in self._servers:
             server.close()
         self._servers.clear()
+        if self._entrance is not None:
+            self._entrance.close()
+            self._entrance = None
+        if self._tcp is not None:
+            self._tcp[0].close()
+            self._tcp = None
         if self._unix is not None:
             self._unix.unlink()
             self._unix = None
@@ -223,13 +231,9 @@ class Server:
         return handlers.plan(self._desk, session.peer, sight, session.staging, request)
 
     def _admit(self, session: Session, request: AnyRequest) -> None:
-        if not isinstance(request, Hello):
+        if not isinstance(request, Hello) or self._door is None:
             raise UnauthenticatedError('the first request over TCP is {"op": "hello", "token": …}')
-        try:
-            session.authenticated(token_peer(request.token, self._token, self._desk.facts.uid, session.peer.origin))
-        except UnauthenticatedError:
-            log.warning("A client showed a wrong token", event_name="client.refused")
-            raise
+        self._door.admit(session, request.token)
 
     def opened(self, session: Session) -> bool:
         """Count a client; False: there are too many."""
@@ -249,6 +253,8 @@ class Server:
     def closed(self, session: Session) -> None:
         """Count it no more."""
         self._sessions.discard(session)
+        if self._door is not None:
+            self._door.left(session)
         self._traffic.forget(session)
         self._staged.note(session.peer.uid, session, session.staging.held)
         self._desk.connections = len(self._sessions)

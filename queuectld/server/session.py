@@ -77,17 +77,18 @@ class Session(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, host: Host, *, identify: Callable[[Any], Peer] | None, hello_timeout: float) -> None:
-        """`identify` tells from the socket who is there; without it, the client has to, within `hello_timeout`."""
+    def __init__(self, host: Host, *, identify: Callable[[Any], Peer] | None) -> None:
+        """`identify` tells from the socket who is there; without it, the client has to."""
         self.peer = STRANGER
         self.authenticates = identify is None
         self.staging = Staging(lambda more: host.may_stage(self, more))
         self.room = asyncio.Event()
         self.room.set()
+        # Set when it is known who is there, or nobody is any more.
+        self.settled = asyncio.Event()
+        self._connected = False
         self._host = host
         self._identify = identify
-        self._hello_timeout = hello_timeout
-        self._timer: asyncio.TimerHandle | None = None
         self._lines = LineBuffer(LINE_LIMIT)
         self._backlog: deque[bytes | TooLong] = deque()
         self._backlog_bytes = 0
@@ -108,6 +109,7 @@ class Session(asyncio.Protocol):
         """Greet."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  (what a server of streams gets)
         self._transport = transport
+        self._connected = True
         transport.set_write_buffer_limits(high=HIGH_WATER)
         if not self._host.opened(self):
             transport.write(encode(Failed(id=None, error=error_body(TooManyClientsError()))))
@@ -118,7 +120,6 @@ class Session(asyncio.Protocol):
         else:
             host, port = transport.get_extra_info("peername")[:2]
             self.peer = STRANGER._replace(origin=f"{host}:{port}")
-            self._timer = asyncio.get_running_loop().call_later(self._hello_timeout, self._no_hello)
         transport.write(self._host.greeting(self))
 
     def data_received(self, data: bytes) -> None:
@@ -131,11 +132,11 @@ class Session(asyncio.Protocol):
         self.moved()
 
     def eof_received(self) -> bool:
-        """Answer what was asked, end streams that would only wait, then close."""
+        """Answer what was asked, end streams that would only wait, then close; encrypted, it closes at once."""
         self._ended = True
         self._conversation.finish()
         self.moved()
-        return True
+        return self._transport.get_extra_info("ssl_object") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything but what was stored."""
@@ -144,7 +145,7 @@ class Session(asyncio.Protocol):
         self._forget_backlog()
         self._forget_held()
         self.staging.clear()
-        self._stop_timer()
+        self.settled.set()
         self.room.set()
         self._conversation.lose()
         self._host.closed(self)
@@ -164,11 +165,12 @@ class Session(asyncio.Protocol):
     def authenticated(self, peer: Peer) -> None:
         """Know from now on who asks."""
         self.peer = peer
-        self._stop_timer()
+        self.settled.set()
 
     def send(self, data: bytes) -> None:
         """Send these lines."""
-        self._transport.write(data)
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     @property
     def held(self) -> int:
@@ -191,7 +193,9 @@ class Session(asyncio.Protocol):
     def close(self) -> None:
         """End the connection, once what was sent has left."""
         self._forget_backlog()
-        self._transport.close()
+        # Of an encrypted one asyncio lets go when it is told twice.
+        if not self._transport.is_closing():
+            self._transport.close()
 
     def wind_up(self) -> None:
         """Begin nothing more, answer what is under way, end streams that would only wait, then close.
@@ -205,8 +209,9 @@ class Session(asyncio.Protocol):
         self.moved()
 
     def abort(self) -> None:
-        """End at once."""
-        self._transport.abort()
+        """End at once, if it has begun."""
+        if self._connected:
+            self._transport.abort()
 
     def moved(self) -> None:
         """Begin what may begin, and read on or not."""
@@ -298,15 +303,6 @@ class Session(asyncio.Protocol):
     def _forget_backlog(self) -> None:
         self._backlog.clear()
         self._backlog_bytes = 0
-
-    def _no_hello(self) -> None:
-        log.warning("No token came in time", event_name="client.refused")
-        self._transport.abort()
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def _cost(line: bytes | TooLong) -> int:

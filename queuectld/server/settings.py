@@ -14,6 +14,7 @@ from queuectld.keys import find_key
 from queuectld.protocol.messages import ConfigList, ConfigSet, ConfigUnset, WorkerStart, WorkerStop
 from queuectld.protocol.replies import Reloaded, Settings, Workers
 from queuectld.server.desk import Desk
+from queuectld.server.door import FILES
 from queuectld.service.sight import EVERYTHING, Sight
 from queuectld.store.base import Entry
 
@@ -84,11 +85,16 @@ async def _take_up(desk: Desk, change: Callable[[Loaded], Loaded], event: str, k
     """Store an override, and live by it; what could not be stored is not taken up."""
     async with desk.reloader.changing:
         loaded = change(desk.holder.loaded)
+        # What other keys say needs no look at files, be they right or not by now.
+        named = find_key(key).field in FILES
+        parts = await asyncio.to_thread(desk.reloader.consult, loaded.config) if named else []
         try:
             await asyncio.to_thread(loaded.write_overrides, desk.overrides_file)
         except OSError as error:
             raise BadConfigError(f"cannot store the override: {error.strerror or error}", path=key) from None
         desk.holder.replace(loaded)
+        for take_up in parts:
+            take_up()
     desk.control.reconfigure()
     log.info("A configuration key was changed", event_name=event, key=find_key(key).name, user=user)
     entry = Entry(at=desk.clock(), event=event, by=user)

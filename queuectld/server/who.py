@@ -6,7 +6,6 @@ import ctypes
 import errno
 import functools
 import grp
-import hmac
 import os
 import pwd
 import socket
@@ -14,8 +13,6 @@ import struct
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any, Final, NamedTuple
-
-from queuectld.errors import UnauthenticatedError
 
 # pid, uid, gid
 _CREDENTIALS: Final = struct.Struct("iII")
@@ -132,10 +129,3 @@ def group_name(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
-
-
-def token_peer(given: str | None, expected: str, daemon_uid: int, origin: str) -> Peer:
-    """Return whom a token names: the daemon's user. Raises `UnauthenticatedError`; takes the same time for any."""
-    if given is None or not hmac.compare_digest(given.encode(errors="replace"), expected.encode()):
-        raise UnauthenticatedError("the token is not valid", path="$.token")
-    return Peer(daemon_uid, user_name(daemon_uid), Role.ADMIN, origin)

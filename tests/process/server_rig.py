@@ -97,7 +97,13 @@ class Rig:
     """The server on a thread of its own; tests talk to it over sockets, and reach into it by `do`."""
 
     def __init__(
-        self, state: Path, *, environ: dict[str, str] | None = None, store: Any = None, uid: int | None = None
+        self,
+        state: Path,
+        *,
+        environ: dict[str, str] | None = None,
+        store: Any = None,
+        uid: int | None = None,
+        hello_timeout: float = 0.3,
     ):
         self.state = state
         self.socket = state / "queuectl.sock"
@@ -107,6 +113,7 @@ class Rig:
         # Who connects next, where that is not we.
         self._guests: deque[Peer] = deque()
         self._environ = environ or {}
+        self._hello_timeout = hello_timeout
         self._uid = os.getuid() if uid is None else uid
         self._stack = ExitStack()
         self._ready = threading.Event()
@@ -158,7 +165,7 @@ class Rig:
             vigil=FakeVigil(),
             reloader=self._reloader(holder),
         )
-        self.server = Server(self.desk, clients=5000, hello_timeout=0.3)
+        self.server = Server(self.desk, clients=5000, hello_timeout=self._hello_timeout)
         truly, self.server.identify = (
             self.server.identify,
             lambda sock: self._guests.popleft() if self._guests else truly(sock),
@@ -225,8 +232,16 @@ class Rig:
 
     def connect_tcp(self) -> Client:
         """Open a connection to the port that the kernel has chosen."""
+        return Client(socket.create_connection(self.tcp_address()))
+
+    def tcp_address(self) -> Any:
+        """The port that the kernel has chosen."""
         listening, _ = self.server._tcp
-        return Client(socket.create_connection(listening.getsockname()))
+        return listening.getsockname()
+
+    def reload(self) -> None:
+        """Read the configuration and what it names again. Raises `BadConfigError`."""
+        asyncio.run_coroutine_threadsafe(self.desk.reloader.reload(), self.loop).result(PATIENCE)
 
 
 class Client:

@@ -173,8 +173,6 @@ def test_a_bad_value_is_refused_with_its_key_and_what_it_takes(name, given, word
         ("jitter = 0\nmax_retries = ?\n", "not TOML: Invalid value (at line 2, column 15)"),
         (b"shell = '\xff'", "not TOML"),
         ('tcp = "127.0.0.1:7000"', "`tcp` needs `token_file`"),
-        ('tcp = "0.0.0.0:7000"\ntoken_file = "/t"', "only a loopback address"),
-        ('tcp = "example.org:7000"\ntoken_file = "/t"', "only a loopback address"),
         ('metrics = "0.0.0.0:9321"', "the loopback alone"),
         ('metrics = "[::]:9321"', "the loopback alone"),
         ('metrics = "example.org:9321"', "the loopback alone"),
@@ -185,6 +183,12 @@ def test_a_bad_value_is_refused_with_its_key_and_what_it_takes(name, given, word
         ('metrics = "127.0.0.999:9321"', "no address of the loopback"),
         ('metrics_file = "/var/lib/figures"', "an absolute path that ends in .prom"),
         ("metrics_interval = 0.5", "1s"),
+        ('tcp = "0.0.0.0:7000"\ntoken_file = "/t"', "without TLS"),
+        ('tcp = "[::]:7000"\ntoken_file = "/t"', "without TLS"),
+        ('tcp = "example.org:7000"\ntoken_file = "/t"', "set `tls_cert` and `tls_key`"),
+        ('tcp = "example.org:7000"\ntoken_file = "/t"\ntls_key = "/k"', "without TLS"),
+        ('tls_cert = "/c"', "`tls_cert` needs `tls_key`"),
+        ('tls_client_ca = "/c"', "`tls_client_ca` needs `tls_cert`"),
         ('tcp = "127.0.0.1:70000"\ntoken_file = "/t"', "ports end at 65535"),
         ("timeout = 2026-01-01", "`timeout` cannot be"),
     ],
@@ -200,6 +204,22 @@ def test_an_error_in_the_file_names_the_file_and_what_is_wrong(text, words, sour
 @pytest.mark.parametrize("address", ["127.0.0.1:7000", "127.1.2.3:0", "[::1]:7000", "localhost:7000"])
 def test_the_loopback_is_fine_with_a_token(address, sources):
     assert sources.load(f'tcp = "{address}"\ntoken_file = "/t"').config.tcp == address
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7000", "[::]:7000", "example.org:7000"])
+def test_with_tls_and_a_token_any_address_is_fine(address, sources):
+    text = f'tcp = "{address}"\ntoken_file = "/t"\ntls_cert = "/c"\ntls_key = "/k"'
+
+    assert sources.load(text).config.tcp == address
+
+
+def test_a_credential_with_the_tokens_is_used_where_no_file_is_named(sources, tmp_path):
+    (tmp_path / "tcp-token").write_text("x")
+    given = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+
+    assert sources.load('tcp = "127.0.0.1:7000"', environ=given).config.token_file == f"{tmp_path}/tcp-token"
+    assert sources.load('token_file = "/t"', environ=given).config.token_file == "/t"
+    assert sources.load("", environ=given | {"CREDENTIALS_DIRECTORY": "/none"}).config.token_file is None
 
 
 def test_an_error_in_the_environment_names_the_variable(sources):

@@ -7,8 +7,6 @@ import sys
 
 import pytest
 
-from queuectld.errors import BadConfigError, UnauthenticatedError
-from queuectld.server.listen import listen_tcp
 from queuectld.server.who import (
     Access,
     Peer,
@@ -17,7 +15,6 @@ from queuectld.server.who import (
     how_to_join,
     peer_groups,
     role_of,
-    token_peer,
     unix_peer,
     user_name,
 )
@@ -99,29 +96,5 @@ def test_however_many_groups_somebody_has_all_are_known(tmp_path, count):
     assert peer == Peer(12345, "12345", Role.USER, f"pid {process.pid}")
 
 
-@pytest.mark.parametrize("given", [None, "", "secret ", "Secret", "s\udcffcret", "é"])
-def test_only_the_very_token_counts(given):
-    with pytest.raises(UnauthenticatedError):
-        token_peer(given, "secret", 0, "")
-
-
-def test_the_token_names_the_user_of_the_daemon():
-    assert token_peer("secret", "secret", 0, "::1:7") == Peer(0, "root", Role.ADMIN, "::1:7")
-
-
 def test_a_user_without_a_name_is_called_by_its_number():
     assert user_name(4_000_000_001) == "4000000001"
-
-
-@pytest.mark.parametrize(
-    "address", ["0.0.0.0:0", "192.0.2.1:0", "[::]:0", "example.org:80", "127.0.0.1:70000", "127.0.0.1"]
-)
-def test_off_the_loopback_nobody_listens(address):
-    with pytest.raises(BadConfigError):
-        listen_tcp(address)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0"])
-def test_on_the_loopback_one_may(address):
-    with listen_tcp(address) as sock:
-        assert sock.getsockname()[0] == "127.0.0.1"
