@@ -96,7 +96,7 @@ def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
 
 def _token(words: list[str], daemon_uid: int, find_user: FindUser) -> Token:
     if len(words) > 3:
-        raise ValueError("it takes a token, a user and a role, and no more")
+        raise ValueError("it takes a token without spaces, a user and a role, and no more")
     digest = _digest(words[0])
     if len(words) == 1:
         return Token(digest, daemon_uid, user_name(daemon_uid), Role.ADMIN)

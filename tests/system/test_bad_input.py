@@ -220,7 +220,7 @@ def test_over_tcp_nothing_is_answered_before_the_right_token(new_daemon, home) -
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     token = home / "token"
-    token.write_text("correct horse battery staple\n")
+    token.write_text("correct-horse-battery-staple\n")
     token.chmod(0o600)
     daemon: LiveDaemon = new_daemon(tcp=f"127.0.0.1:{port}", token_file=str(token)).start()
     wrong = home / "wrong"
@@ -239,7 +239,7 @@ def test_over_tcp_nothing_is_answered_before_the_right_token(new_daemon, home) -
 
 def test_with_a_token_for_all_to_read_a_daemon_starts_nothing(new_daemon, home) -> None:
     token = home / "token"
-    token.write_text("correct horse battery staple\n")
+    token.write_text("correct-horse-battery-staple\n")
     token.chmod(0o644)
     daemon: LiveDaemon = new_daemon(tcp="127.0.0.1:0", token_file=str(token))
 

@@ -339,7 +339,7 @@ def test_tcp_is_switched_on_by_configuration_and_runs_jobs_in_the_daemons_own_en
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     token = home / "token"
-    token.write_text("correct horse battery staple\n")
+    token.write_text("correct-horse-battery-staple\n")
     token.chmod(0o600)
     assert daemon.cli("config", "set", "tcp", f"127.0.0.1:{port}").code == 78
     assert daemon.cli("config", "set", "token-file", str(token)).code == 0
