@@ -172,6 +172,9 @@ class Client:
             data = self._socket.recv(262_144)
         except TimeoutError:
             raise self._silent(patience or 0) from None
+        except BlockingIOError:
+            # What came was for the encryption alone.
+            return
         except OSError as error:
             raise self._lost(error.strerror) from None
         if not data:
@@ -179,9 +182,12 @@ class Client:
         self._buffer += data
 
     def _lost(self, why: str | None) -> LostError:
+        hint = "See whether it is there:  queuectl ping"
+        if self.target.scheme == "tls" and not self.greeting and self.target.trust.cert is None:
+            hint = "It may want a certificate of yours:  QUEUECTL_TLS_CERT=FILE QUEUECTL_TLS_KEY=FILE"
         return LostError(
             f"lost the connection to queuectld at {self.target.name} ({why or 'unknown reason'})",
-            "See whether it is there:  queuectl ping",
+            hint,
             code="connection_lost",
         )
 
@@ -204,19 +210,49 @@ def settle(message: Message) -> Message:
 def connect(target: Target, token: str | None = None, patience: float | None = None) -> Client:
     """Connect and greet. Raises `CliError` that tells apart what is wrong."""
     patience = patience or GREETING_PATIENCE
+    connection = dial(target, patience)
+    client = Client(connection, target)
+    try:
+        if token is not None:
+            _keep_secret(connection, target)
+        client.greet(token, patience)
+    except CliError:
+        client.close()
+        raise
+    return client
+
+
+def dial(target: Target, patience: float = GREETING_PATIENCE) -> socket.socket:
+    """Connect, and say nothing yet. Raises `CliError` that tells apart what is wrong."""
+    if target.scheme == "ssh":
+        from queuectl_cli.ssh import tunnel  # noqa: PLC0415  (starts programs)
+
+        return tunnel(target, again=patience < GREETING_PATIENCE)
     try:
         connection = _open(target, patience)
     except OSError as error:
         from queuectl_cli.unreachable import explain  # noqa: PLC0415  (only where nobody answers)
 
         raise explain(error, target) from None
-    client = Client(connection, target)
-    try:
-        client.greet(token, patience)
-    except CliError:
-        client.close()
-        raise
-    return client
+    if target.scheme == "tls":
+        from queuectl_cli.tls import encrypt  # noqa: PLC0415  (`ssl` costs as much as all the rest)
+
+        return encrypt(connection, target, patience)
+    return connection
+
+
+def _keep_secret(connection: socket.socket, target: Target) -> None:
+    """Refuse to show a token where others can listen."""
+    if target.scheme != "tcp":
+        return
+    # Not what was typed: a name may lead anywhere.
+    there = str(connection.getpeername()[0]).removeprefix("::ffff:")
+    if there != "::1" and not there.startswith("127."):
+        raise UsageError(
+            f"the token would travel to {target.name} in the clear, for everybody on the way to read",
+            "If the daemon there speaks TLS:  -H tls://HOST:PORT",
+            "If you may log in there:         -H ssh://HOST",
+        )
 
 
 def _open(target: Target, patience: float) -> socket.socket:

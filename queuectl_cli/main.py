@@ -44,6 +44,8 @@ ALIASES: Final = {"ls": "list", "add": "enqueue"}
 HIDDEN: Final = {
     "ps": Entry("", "listing:ps", ""),
     "tail": Entry("", "logs:tail", ""),
+    # What `ssh://` runs at the other end.
+    "dial-stdio": Entry("", "dial_stdio:dial_stdio", ""),
 }
 
 _EPILOG: Final = """\b
@@ -54,7 +56,8 @@ Examples:
   queuectl list --state failed
   queuectl dlq retry job1
 
-Topics: queuectl help enqueue | selectors | time | output | exit-codes | limits | environment | restarts
+Topics: queuectl help enqueue | selectors | time | output | exit-codes | limits | environment | remote
+        | restarts
 """
 
 

@@ -11,7 +11,7 @@ import click
 
 from queuectl_cli.client import Client, connect
 from queuectl_cli.errors import UnreachableError, UsageError
-from queuectl_cli.target import Target, resolve
+from queuectl_cli.target import Target, Trust, resolve
 
 FORMATS: Final = ("table", "wide", "json", "jsonl", "name")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,6 +26,8 @@ class App:
         self.host: str | None = None
         self.scope: str | None = None
         self.token_file: str | None = None
+        self.tls_ca: str | None = None
+        self.tls_fingerprint: str | None = None
         self.output: str | None = None
         self.json = False
         self.fields: str | None = None
@@ -55,13 +57,28 @@ class App:
         return self.format in {"json", "jsonl"}
 
     def target(self) -> Target:
-        """Return where the daemon is."""
-        return resolve(self.host, self.scope, os.environ)
+        """Return where the daemon is. Raises `UsageError`."""
+        target = resolve(self.host, self.scope, os.environ)
+        if target.scheme == "tls":
+            return target._replace(trust=self._trust())
+        if self.tls_ca or self.tls_fingerprint:
+            raise UsageError(
+                f"--tls-ca and --tls-fingerprint are for tls://host:port, and {target.name} is spoken to without TLS"
+            )
+        return target
+
+    def _trust(self) -> Trust:
+        env = os.environ
+        ca, fingerprint = self.tls_ca, self.tls_fingerprint
+        if not (ca or fingerprint):
+            ca, fingerprint = env.get("QUEUECTL_TLS_CA"), env.get("QUEUECTL_TLS_FINGERPRINT")
+        cert, key = env.get("QUEUECTL_TLS_CERT"), env.get("QUEUECTL_TLS_KEY")
+        return Trust(ca or None, fingerprint or None, cert or None, key or None)
 
     def token(self, target: Target) -> str | None:
         """Return the secret for a TCP connection. Raises `UsageError` where its file cannot be read."""
         name = self.token_file or os.environ.get("QUEUECTL_TOKEN_FILE")
-        if target.local or not name:
+        if target.scheme not in {"tcp", "tls"} or not name:
             return None
         try:
             with open(name, encoding="utf-8") as file:  # noqa: PTH123  (pathlib costs 3 ms)
@@ -118,10 +135,12 @@ def _option(*names: str, hidden: bool, **kwargs: Any) -> Callable[[F], F]:
 def common(*, hidden: bool = True) -> Callable[[F], F]:
     """Add the options that every command understands, before and after its name; `hidden` from its own help."""
     decorators = [
-        _option("-H", "--host", hidden=hidden, metavar="URL", help="unix:///path or tcp://host:port"),
+        _option("-H", "--host", hidden=hidden, metavar="URL", help="unix:///path, tls://host:port, ssh://host"),
         _option("--user", hidden=hidden, is_flag=True, callback=_set_scope, help="The daemon of this user."),
         _option("--system", hidden=hidden, is_flag=True, callback=_set_scope, help="The daemon of the system."),
-        _option("--token-file", hidden=hidden, metavar="FILE", help="The secret for tcp://."),
+        _option("--token-file", hidden=hidden, metavar="FILE", help="The secret for tls:// and tcp://."),
+        _option("--tls-ca", hidden=hidden, metavar="FILE", help="Who vouches for the daemon at tls://."),
+        _option("--tls-fingerprint", hidden=hidden, metavar="HEX", help="Its certificate's SHA-256, to know it by."),
         _option("-o", "--output", hidden=False, type=click.Choice(FORMATS), help="Form of the answer."),
         _option("--json", hidden=False, is_flag=True, help="The same as -o json."),
         _option("--fields", hidden=hidden, metavar="A,B", help="Only these fields, in this order."),

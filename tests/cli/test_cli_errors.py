@@ -214,7 +214,7 @@ def test_a_path_longer_than_the_kernel_takes_works(tmp_path, monkeypatch, call):
     assert called.status == 0
 
 
-@pytest.mark.parametrize("url", ["ssh://host", "http://x", "tcp://nowhere", "/path"])
+@pytest.mark.parametrize("url", ["ssh://", "http://x", "tcp://nowhere", "/path"])
 def test_addresses_that_are_none_are_usage_errors(url, call):
     called = call("-H", url, "ping")
 
