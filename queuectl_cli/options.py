@@ -75,10 +75,15 @@ class App:
         cert, key = env.get("QUEUECTL_TLS_CERT"), env.get("QUEUECTL_TLS_KEY")
         return Trust(ca or None, fingerprint or None, cert or None, key or None)
 
+    def token_name(self, target: Target) -> str | None:
+        """Return the name of the file with the secret, where one is shown."""
+        name = self.token_file or os.environ.get("QUEUECTL_TOKEN_FILE")
+        return name if name and target.scheme in {"tcp", "tls"} else None
+
     def token(self, target: Target) -> str | None:
         """Return the secret for a TCP connection. Raises `UsageError` where its file cannot be read."""
-        name = self.token_file or os.environ.get("QUEUECTL_TOKEN_FILE")
-        if target.scheme not in {"tcp", "tls"} or not name:
+        name = self.token_name(target)
+        if name is None:
             return None
         try:
             with open(name, encoding="utf-8") as file:  # noqa: PTH123  (pathlib costs 3 ms)

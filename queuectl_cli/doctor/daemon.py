@@ -22,6 +22,7 @@ _PATIENCE: Final = 3.0
 
 def socket(app: App, target: Target, found: list[Client]) -> Iterator[Finding]:
     """Look whether a daemon listens and greets; the connection to it goes into `found`."""
+    yield from _token(app, target)
     try:
         found.append(app.open(target, patience=_PATIENCE))
     except CliError as error:
@@ -30,6 +31,17 @@ def socket(app: App, target: Target, found: list[Client]) -> Iterator[Finding]:
         yield Finding("socket", WARN if asleep else FAIL, error.message, " ".join(error.hints))
         return
     yield Finding("socket", OK, f"{target.name}{_mode(target)} answers")
+
+
+def _token(app: App, target: Target) -> Iterator[Finding]:
+    name = app.token_name(target)
+    try:
+        mode = os.stat(name).st_mode if name else 0  # noqa: PTH116  (pathlib costs 3 ms)
+    except OSError:
+        # Said by whoever reads it.
+        return
+    if mode & 0o007:
+        yield Finding("token", WARN, f"everybody on this host can read {name}", f"chmod o= {name}")
 
 
 def _mode(target: Target) -> str:

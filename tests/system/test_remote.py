@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -175,6 +176,38 @@ def test_the_encrypted_port_stays_open_while_the_program_is_replaced(remote: Rem
         assert replaced.code == 0, replaced
         assert waiting.returncode == 4, err
     assert remote.cli("ping").code == 0
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_what_the_readme_says_of_other_hosts_works(daemon: LiveDaemon, home: Path) -> None:
+    found = re.search(r"<!-- remote -->\n```sh\n(.*?)```", README, re.DOTALL)
+    assert found
+    # The one host that a test has.
+    script = found[1].replace("queue.example.org", "localhost").replace("0.0.0.0:7420", f"127.0.0.1:{free_port()}")
+    port = re.search(r"127\.0\.0\.1:(\d+)", script)
+    assert port
+    script = script.replace(":7420", f":{port[1]}")
+
+    ran = daemon.run(["bash", "-euc", script])
+
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert ran.stdout.decode().splitlines()[-1] == f"hello from {socket.gethostname()}"
+
+
+def test_doctor_looks_at_a_daemon_elsewhere_and_at_the_token(remote: Remote, home: Path) -> None:
+    remote.daemon.start()
+    open_to_all = secret(home / "open", TOKEN)
+    open_to_all.chmod(0o604)
+
+    fine = remote.cli("doctor")
+    warned = remote.cli("doctor", QUEUECTL_TOKEN_FILE=str(open_to_all))
+    strange = remote.cli("doctor", QUEUECTL_TLS_CA="")
+
+    assert (fine.code, "token" in fine.out) == (0, False), fine
+    assert (warned.code, f"chmod o= {open_to_all}" in warned.out) == (0, True), warned
+    assert (strange.code, "vouched for by nobody" in strange.out) == (1, True), strange
 
 
 # Over ssh.
