@@ -89,6 +89,7 @@ class Daemon:
             await self._start()
             self._beside(parts.janitor.run())
             self._beside(parts.config_watch.run())
+            self._beside(parts.spool.run())
             log.info("Ready", event_name="daemon.ready", path=self._context.address, workers=parts.supervisor.limit)
             self._ready = True
             self._tell_ready()

@@ -59,6 +59,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     shutdown_grace: Annotated[float, _span("Running jobs may go on for so long when the daemon stops")] = 30.0
     max_kill_after: Annotated[float, _span("When the daemon stops, SIGKILL comes no later than that")] = 30.0
 
+    spool: Annotated[
+        str,
+        _key(
+            "Files with jobs are dropped here; auto: `spool` in the state directory, the system's: /var/spool/queuectl",
+            pattern="^(auto|off|/[^\x00]*)$",
+        ),
+    ] = "auto"
+
     socket: (
         Annotated[
             str, _key("The Unix socket; none: the usual place", live=False, pattern="^/[^\x00]*$", max_length=107)

@@ -116,8 +116,9 @@ def serve(here: Places, file: Path, read: Callable[[], config.Loaded], handover:
     state = open_state_dir(here.state, held=handover.lock if handover else None)
     # Whatever directory we were started in may be unmounted.
     socket = str(Path(here.socket).absolute())
+    spool = Path(here.spool).absolute()
     os.chdir("/")
-    context = Context(state, config.Holder(loaded), socket, adjustable, file, read, bad, program, handover)
+    context = Context(state, config.Holder(loaded), socket, adjustable, spool, file, read, bad, program, handover)
     try:
         with asyncio.Runner(loop_factory=EventLoop) as runner:
             end = runner.run(_run(context))

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from queuectld.host.program import Program
 from queuectld.host.pulse import Signs
 from queuectld.host.reload import ConfigWatch, Reloader, Stages
 from queuectld.host.reserve import Reserve
+from queuectld.host.spool_dir import SpoolDir, open_spool
 from queuectld.host.state_dir import StateDir
 from queuectld.host.watch import Observers
 from queuectld.host.watchdog import Watchdog
@@ -32,6 +34,7 @@ from queuectld.server.monitoring import Monitoring
 from queuectld.server.server import Server
 from queuectld.service.account import Account, own_account
 from queuectld.service.environment import of_service
+from queuectld.server.spool import Spool
 from queuectld.service.hub import Hub
 from queuectld.store.sqlite import open_store
 from queuectld.supervisor.accounts import accounts_for
@@ -42,6 +45,7 @@ from queuectld.supervisor.machine import Process
 from queuectld.supervisor.records import Records
 from queuectld.supervisor.supervisor import Supervisor
 from queuectld.supervisor.world import World
+from queuectld.values import group_id
 
 
 class Context(NamedTuple):
@@ -52,6 +56,8 @@ class Context(NamedTuple):
     # Where to listen if nothing else is configured.
     socket: str
     log: Log
+    # Where files with jobs are dropped unless it says otherwise.
+    spool: Path
     # The configuration file, whether it is there or not.
     config_file: Path
     reload: Callable[[], Loaded]
@@ -76,6 +82,7 @@ class Parts(NamedTuple):
     janitor: Janitor
     reloader: Reloader
     config_watch: ConfigWatch
+    spool: Spool
     server: Server
     machine: LinuxMachine
     notifier: Notifier
@@ -133,6 +140,10 @@ def assemble(
         rejected=context.rejected,
     )
     reloader.ask(check_named)
+    observers = Observers()
+    spool = Spool(
+        ledger, supervisor, holder, observers, usual=context.spool, clock=time.time, opened=partial(_open_spool, holder)
+    )
     desk = Desk(
         ledger=ledger,
         control=supervisor,
@@ -148,13 +159,14 @@ def assemble(
     )
     monitor = Monitor(desk, database, progress=lambda: (*ledger.progress, ledger.kept_output))
     monitoring = Monitoring(monitor, holder)
-    desk.complaints += [context.log.problems, monitoring.problems]
+    desk.complaints += [context.log.problems, monitoring.problems, spool.problems]
     return Parts(
         ledger=ledger,
         supervisor=supervisor,
         janitor=janitor,
         reloader=reloader,
-        config_watch=ConfigWatch(reloader, holder, Observers()),
+        config_watch=ConfigWatch(reloader, holder, observers),
+        spool=spool,
         server=Server(desk, clients=files.clients),
         machine=machine,
         notifier=notifier,
@@ -163,6 +175,11 @@ def assemble(
         counts=counts,
         files=files,
     )
+
+
+def _open_spool(holder: Holder, path: Path) -> SpoolDir:
+    # Those who may connect may put files there, where that is more than one person.
+    return open_spool(path, shared=None if os.geteuid() else group_id(holder.config.socket_group, "socket_group"))
 
 
 def _machine(context: Context, store: str, files: FileLimit) -> LinuxMachine:

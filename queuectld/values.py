@@ -94,6 +94,7 @@ _PLACES: Final[Mapping[str, str]] = {
     "tcp": "HOST:PORT, such as 127.0.0.1:7000",
     "metrics": "127.0.0.1:PORT or [::1]:PORT (the loopback alone), or the absolute path of a Unix socket",
     "metrics_file": "an absolute path that ends in .prom",
+    "spool": "auto, off or an absolute path",
 }
 
 

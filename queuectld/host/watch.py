@@ -72,6 +72,8 @@ class Observers:
         return self._observer
 
     def _make(self, inotify: Any) -> BaseObserver:
+        # What is moved away is not waited for to arrive elsewhere: all events behind it would be half a second late.
+        inotify.InotifyMoveEventGrouper.delay = 0.0
         # Here, and not in a thread: no worker is started in between, which would inherit its descriptor.
         before = _close_on_exec()
         try:
@@ -200,10 +202,13 @@ class Eye:
             # It waits for half a second if a file was just moved away.
             await asyncio.to_thread(observer.unschedule, watch)
 
-    async def wait(self) -> bool:
-        """Wait until something happens, and return True, or until it is time to look all the same."""
+    async def wait(self, most: float | None = None) -> bool:
+        """Wait until something happens, and return True, or until it is time to look all the same.
+
+        That is after `most` seconds at the latest.
+        """
         patience = _BLIND if self.sight is Sight.BLIND else _SLOW
-        return await self._within(patience)
+        return await self._within(patience if most is None else min(most, patience))
 
     async def woken(self) -> None:
         """Wait for `wake`, or until something happens in what is watched."""

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 SYSTEM_STATE: Final = "/var/lib/queuectl"
 SYSTEM_SOCKET: Final = "/run/queuectl/queuectl.sock"
 SYSTEM_CONFIG: Final = "/etc/queuectl/queuectld.toml"
+SYSTEM_SPOOL: Final = "/var/spool/queuectl"
 
 # In a state directory: the file that records where the socket is.
 SOCKET_RECORD: Final = "socket"
@@ -21,6 +22,11 @@ class Places(NamedTuple):
     config: str
     # Where the daemon listens unless it is configured otherwise.
     socket: str
+
+    @property
+    def spool(self) -> str:
+        """Where files with jobs are dropped unless the daemon is configured otherwise."""
+        return SYSTEM_SPOOL if self.scope == "system" else f"{self.state}/spool"
 
 
 def places(env: Mapping[str, str], uid: int, scope: str | None, is_dir: Callable[[str], bool]) -> Places:

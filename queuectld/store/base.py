@@ -248,6 +248,15 @@ class Store(Reader, Protocol):
     def recall(self, key: str) -> bytes | None:
         """Return what was remembered under a key."""
 
+    def take_file(self, name: str) -> bool:
+        """Note that the jobs of a file are stored in this transaction; False: they were before, or in it already."""
+
+    def taken_files(self) -> Sequence[str]:
+        """Return the names of such files, as far as they are not forgotten, in order."""
+
+    def forget_files(self, names: Sequence[str]) -> None:
+        """Note that these files are gone."""
+
     def expire(self, retention: Retention, *, now: float, limit: int) -> Removed:
         """Remove what has been kept long enough: `limit` jobs and entries at most; call again while it removes."""
 

@@ -229,6 +229,24 @@ class MemoryStore(MemoryReader):
         """See `Store.recall`."""
         return self._requests[key][1] if key in self._requests else None
 
+    # Files of the spool.
+
+    def take_file(self, name: str) -> bool:
+        """See `Store.take_file`."""
+        if name in self._taken_files:
+            return False
+        self._put(self._taken_files, name, None)
+        return True
+
+    def taken_files(self) -> Sequence[str]:
+        """See `Store.taken_files`."""
+        return sorted(self._taken_files)
+
+    def forget_files(self, names: Sequence[str]) -> None:
+        """See `Store.forget_files`."""
+        for name in self._taken_files.keys() & set(names):
+            self._drop(self._taken_files, name)
+
     # Retention.
 
     def expire(self, retention: Retention, *, now: float, limit: int) -> Removed:

@@ -29,6 +29,7 @@ class MemoryReader:
         self._queues: dict[str, None] = {"default": None}
         self._requests: dict[str, tuple[float, bytes]] = {}
         self._removed: dict[tuple[int, int], None] = {}
+        self._taken_files: dict[str, None] = {}
         self._numbers = {"seq": 0, "token": 0, "entry": 0, "removed": 0}
 
     def _visible(self) -> list[Job]:

@@ -66,6 +66,9 @@ _SAVE_ATTEMPT: Final = (
 _DECLARE: Final = "INSERT OR IGNORE INTO queues VALUES (?)"
 _REMEMBER: Final = "INSERT OR REPLACE INTO requests VALUES (?, ?, ?)"
 _RECALL: Final = "SELECT reply FROM requests WHERE key = ?"
+_TAKE_FILE: Final = "INSERT OR IGNORE INTO taken_files VALUES (?)"
+_TAKEN_FILES: Final = "SELECT name FROM taken_files ORDER BY name"
+_FORGET_FILE: Final = "DELETE FROM taken_files WHERE name = ?"
 
 
 # Seconds for a look into the database when it is opened: enough for 100 MiB that are in memory.
@@ -234,6 +237,18 @@ class SqliteStore(Commits):
         """See `Store.recall`."""
         row = self._database.one(_RECALL, (key,))
         return None if row is None else row[0]
+
+    def take_file(self, name: str) -> bool:
+        """See `Store.take_file`."""
+        return bool(self._database.change(_TAKE_FILE, (name,)))
+
+    def taken_files(self) -> Sequence[str]:
+        """See `Store.taken_files`."""
+        return [name for (name,) in self._database.run(_TAKEN_FILES)]
+
+    def forget_files(self, names: Sequence[str]) -> None:
+        """See `Store.forget_files`."""
+        self._database.many(_FORGET_FILE, [(name,) for name in names])
 
     def expire(self, retention: Retention, *, now: float, limit: int) -> Removed:
         """See `Store.expire`."""

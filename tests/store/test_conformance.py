@@ -572,6 +572,24 @@ def test_the_answer_to_a_request_is_remembered_for_a_time(drive):
     assert drive.store.recall("ann:2") == b"young"
 
 
+def test_a_file_is_taken_once_until_it_is_forgotten(drive):
+    with drive.store.transaction():
+        assert [drive.store.take_file(name) for name in ("b", "a", "b")] == [True, True, False]
+    with pytest.raises(BoomError):  # noqa: SIM117, PT012  (what is undone)
+        with drive.store.transaction():
+            drive.store.take_file("c")
+            drive.store.forget_files(["a"])
+            raise BoomError
+    with drive.store.transaction():
+        assert not drive.store.take_file("a")
+        assert drive.store.taken_files() == ["a", "b"]
+        drive.store.forget_files(["a", "unknown"])
+
+    with drive.store.transaction():
+        assert drive.store.taken_files() == ["b"]
+        assert drive.store.take_file("a")
+
+
 def test_a_step_says_how_many_answers_it_removed(drive):
     with drive.store.transaction():
         for number in range(3):
