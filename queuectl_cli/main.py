@@ -57,7 +57,7 @@ Examples:
   queuectl dlq retry job1
 
 Topics: queuectl help enqueue | selectors | time | output | exit-codes | limits | environment | remote
-        | restarts
+        | permissions | spool | restarts | logs | monitoring
 """
 
 

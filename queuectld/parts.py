@@ -32,9 +32,9 @@ from queuectld.server.desk import Desk, Facts
 from queuectld.server.monitor import Monitor
 from queuectld.server.monitoring import Monitoring
 from queuectld.server.server import Server
+from queuectld.server.spool import Spool
 from queuectld.service.account import Account, own_account
 from queuectld.service.environment import of_service
-from queuectld.server.spool import Spool
 from queuectld.service.hub import Hub
 from queuectld.store.sqlite import open_store
 from queuectld.supervisor.accounts import accounts_for

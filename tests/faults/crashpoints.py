@@ -7,8 +7,11 @@ commit and its message (`sendto`), at the start of a worker (`vfork`), at the re
 from __future__ import annotations
 
 import contextlib
+import json
 import random
+import secrets
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from tests.faults.suite import Suite, Tally, broken, home, needs_strace
@@ -57,13 +60,28 @@ class Rounds:
         self.acknowledged: dict[str, str] = {}
         # Jobs that do not end before they are cancelled, and that nobody has been told are.
         self._undying: set[str] = set()
+        # Files that were put into the spool, by the tag of their jobs.
+        self._spooled: list[str] = []
         self._gate = Gate(daemon.home / "gate-0")
         self._number = 0
 
     def begin(self) -> None:
         """Make the state that the first round meets."""
         self.daemon.start()
+        wait_for((self._spool / "taken").is_dir, "the spool is there")
         self._leave()
+
+    @property
+    def _spool(self) -> Path:
+        return self.daemon.state / "spool"
+
+    def _drop(self) -> None:
+        """Put a file into the spool, with a job that has no name by which it would be known if it came again."""
+        name = secrets.token_hex(8)
+        self._spooled.append(name)
+        draft = self._spool / "tmp" / name
+        draft.write_text(json.dumps({"command": self.witness.command(), "tags": {"spooled": name}}))
+        draft.rename(self._spool / "new" / name)
 
     def survives(self, prefix: Sequence[str]) -> bool:
         """Do a round with a daemon that dies as `prefix` has it; return whether it came through."""
@@ -98,6 +116,7 @@ class Rounds:
 
     def _work(self, wire: Wire) -> None:
         """Enqueue, run, fail, retry, bury, cancel what waits and what runs, bring back what is dead."""
+        self._drop()
         for name, job in self._jobs().items():
             self._enqueue(wire, f"{name}-{self._number}", job)
         stopped = f"stopped-{self._number}"
@@ -152,19 +171,31 @@ class Rounds:
                 self._enqueue(wire, name, Job(self.witness.command(gate.wait()), "completed", {}))
                 wait_for(lambda name=name: self.witness.started(name), f"{name} runs")
         self.daemon.kill()
+        self._drop()
         first.open()
         wait_for(self._outcomes, "the outcome is written down")
 
     def _outcomes(self) -> list[str]:
         return [file.name for file in (self.daemon.state / "outcomes").iterdir() if not file.name.startswith(".")]
 
+    def _files_in_spool(self) -> list[str]:
+        return [file.name for place in ("tmp", "new", "taken", "failed") for file in (self._spool / place).iterdir()]
+
+    def _check_spool(self, wire: Wire) -> None:
+        counts = {name: wire.call("count", select={"tags": [f"spooled={name}"]})["total"] for name in self._spooled}
+        wrong = [f"file {name}: {count} jobs" for name, count in counts.items() if count != 1]
+        self.tally.check("each file of the spool was taken once", doubled=wrong)
+        self._spooled.clear()
+
     def _check(self) -> None:
         check = self.tally.check
+        wait_for(lambda: not self._files_in_spool(), "all files of the spool are taken")
         with self.daemon.wire() as wire:
             for name in sorted(self._undying & set(wire.ids("pending", "processing"))):
                 self._cancel(wire, name)
             self._undying.clear()
             wait_for(lambda: wire.counts().keys() <= _OVER, f"all are over: {wire.counts()}")
+            self._check_spool(wire)
             states = {job: wire.state(job) for job in wire.ids()}
             histories = {job: wire.history(job) for job in states}
             workers = [worker["pid"] for worker in wire.call("worker_list")["workers"]]
