@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Coroutine
 from contextlib import suppress
+from pathlib import Path
 from time import time
 from typing import Any, Final, NamedTuple
 
@@ -20,11 +22,13 @@ from queuectld.errors import (
     StoreDamagedError,
     StoreError,
 )
-from queuectld.host.children import Children
+from queuectld.host.children import Children, Command
 from queuectld.host.handover import Handover
+from queuectld.host.program import for_others
 from queuectld.host.reload import Stages
 from queuectld.host.renewal import check_successor, complaint
 from queuectld.host.threads import ready_threads, threads_needed
+from queuectld.host.unit import PATIENCE, Unit, job_of, our_unit
 from queuectld.parts import Context, Parts, assemble
 from queuectld.server.server import Inherited
 from queuectld.upkeep.verdict import is_damaged
@@ -69,6 +73,9 @@ class Daemon:
         self._late: list[int] = []
         self._ready = False
         self._children = Children()
+        self._unit = our_unit(context.program.environ, os.getpid(), Path("/proc/self/cgroup").read_text())
+        # How often we were told to end while we asked the service manager what that means.
+        self._presses = 0
         # What goes on beside, and ends when we do.
         self._tasks: set[asyncio.Task[None]] = set()
         with threads_needed():
@@ -129,7 +136,7 @@ class Daemon:
         before = self._context.handover
         inherited = Inherited() if before is None else Inherited(before.unix, before.tcp)
         await self._parts.supervisor.start(asked=0 if before is None else before.asked)
-        await self._parts.server.start(inherited)
+        await self._parts.server.start(inherited, self._context.passed)
         await self._parts.monitoring.start()
         self._context.state.record_socket(self._context.address)
 
@@ -214,8 +221,34 @@ class Daemon:
         if self._given_up is not None:
             self._late.append(number)
             return
-        self._parts.supervisor.press()
         self._parts.notifier.stopping("ending", _TO_THE_FIRST_BEAT)
+        if self._unit is None or self._parts.supervisor.stopping:
+            self._parts.supervisor.press()
+            return
+        self._presses += 1
+        if self._presses == 1:
+            # Jobs are not begun any more, nor ended yet.
+            self._parts.supervisor.hold_back()
+            self._beside(self._stop_as_meant(self._unit))
+
+    async def _stop_as_meant(self, unit: Unit) -> None:
+        """Leave the jobs to the next daemon if the service manager restarts us, else end them."""
+        meant = await self._meaning(unit)
+        log.info("Told to end", event_name="daemon.told_to_end", reason=meant or "signal")
+        if meant == "restart":
+            self._parts.supervisor.shutdown("leave")
+            return
+        for _ in range(self._presses):
+            self._parts.supervisor.press()
+
+    async def _meaning(self, unit: Unit) -> str | None:
+        """Return which job of the service manager it is that ends us; None if that cannot be learnt."""
+        asking = Command(unit.asking_for_jobs(), for_others(self._context.program.environ), "/")
+        try:
+            asked = await self._children.run(asking, self._parts.machine, within=PATIENCE)
+        except OSError:
+            return None
+        return job_of(asked.said, unit) if asked.code == 0 else None
 
     def _asked_to_reload(self) -> None:
         self._beside(self._reload())

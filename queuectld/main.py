@@ -21,6 +21,7 @@ from queuectld.check import check_all, check_named
 from queuectld.daemon import Daemon, Successor
 from queuectld.errors import BadConfigError, QueueCTLError, StoreDamagedError, StoreError
 from queuectld.host.handover import Handover, take
+from queuectld.host.passed import passed_sockets
 from queuectld.host.program import Program, this_program
 from queuectld.host.state_dir import OVERRIDES, open_state_dir
 from queuectld.host.threads import EventLoop
@@ -30,6 +31,7 @@ from queuectld.protocol.schema import schema
 from queuectld.protocol.where import Places, places
 from queuectld.protocol.words import VERSION
 from queuectld.upkeep.commands import Site, db
+from queuectld.upkeep.sweep import sweep
 from queuectld.upkeep.verdict import is_damaged
 
 log = structlog.get_logger()
@@ -80,6 +82,7 @@ def main(context: click.Context, config_file: str | None, scope: str | None, *, 
 
 
 main.add_command(db)
+main.add_command(sweep)
 
 
 def _say_refusal(why: str, code: int) -> NoReturn:
@@ -111,6 +114,7 @@ def serve(here: Places, file: Path, read: Callable[[], config.Loaded], handover:
     bad = None if rejected is None else rejected.message
     if rejected is not None:
         log.error("Configuration rejected", event_name="config.rejected", error=rejected.message)
+    passed = passed_sockets(os.environ)
     # Nothing that is created is for others, unless it says so itself.
     os.umask(0o077)
     state = open_state_dir(here.state, held=handover.lock if handover else None)
@@ -118,7 +122,9 @@ def serve(here: Places, file: Path, read: Callable[[], config.Loaded], handover:
     socket = str(Path(here.socket).absolute())
     spool = Path(here.spool).absolute()
     os.chdir("/")
-    context = Context(state, config.Holder(loaded), socket, adjustable, spool, file, read, bad, program, handover)
+    context = Context(
+        state, config.Holder(loaded), socket, adjustable, spool, file, read, bad, program, handover, passed
+    )
     try:
         with asyncio.Runner(loop_factory=EventLoop) as runner:
             end = runner.run(_run(context))

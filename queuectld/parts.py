@@ -19,6 +19,7 @@ from queuectld.host.handover import Handover
 from queuectld.host.ledger import Ledger
 from queuectld.host.memory import give_memory_back
 from queuectld.host.notify import Notifier, service_manager
+from queuectld.host.passed import PassedSockets
 from queuectld.host.program import Program
 from queuectld.host.pulse import Signs
 from queuectld.host.reload import ConfigWatch, Reloader, Stages
@@ -67,10 +68,14 @@ class Context(NamedTuple):
     program: Program
     # From the program that this process was before.
     handover: Handover | None
+    # What the service manager listens on for us.
+    passed: PassedSockets
 
     @property
     def address(self) -> str:
         """The Unix socket that clients connect to."""
+        if self.passed.control is not None:
+            return self.passed.control.where
         return self.holder.config.socket or self.socket
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import select
 import sys
 
 import click
 
 from queuectl_cli.client import Client, Message
+from queuectl_cli.commands.service import install, uninstall
+from queuectl_cli.ending import end
 from queuectl_cli.errors import CliError, LostError, UnreachableError, UsageError
 from queuectl_cli.group import Group
 from queuectl_cli.launch import NOT_THERE, check
@@ -16,25 +16,35 @@ from queuectl_cli.launch import start as launch
 from queuectl_cli.options import App, common
 from queuectl_cli.reconnect import come_back
 from queuectl_cli.render import Output, plural
-
-# Between the end of its last connection and the end of its process.
-_EXIT_PATIENCE = 30.0
+from queuectl_cli.service.manager import SERVICE, SOCKET, Manager, service_of, show, tell
 
 
 @click.group(cls=Group)
 def daemon() -> None:
-    """Start and stop the daemon. Restarting it disturbs no job."""
+    """Start and stop the daemon, and make it a service. Restarting it disturbs no job."""
+
+
+daemon.add_command(install)
+daemon.add_command(uninstall)
 
 
 @daemon.command("start")
 @common()
 @click.pass_obj
 def start(app: App) -> None:
-    """Start queuectld in the background. It has a session of its own, and its log is daemon.log beside its state."""
+    """Start queuectld: the service that is installed, else in the background.
+
+    There it has a session of its own, and its log is daemon.log beside its state.
+    """
     if client := _running(app):
         _tell(app, f"queuectld runs already (pid {client.request('ping')['pid']}).", client)
         return
     _not_elsewhere(app)
+    if manager := service_of(app.target().places):
+        tell(manager.systemctl("start", SERVICE))
+        client = app.connect()
+        _tell(app, f"Started {SERVICE} (pid {client.request('ping')['pid']}) at {client.target.name}.", client)
+        return
     client, ours = launch(app, app.target())
     pid = client.request("ping")["pid"]
     words = (
@@ -55,8 +65,11 @@ def stop(app: App, *, mode: str | None) -> None:
     if client is None:
         _say(app, "queuectld does not run.", {"running": False})
         return
-    _stop(client, mode or _ask(client))
+    end(client, mode or _ask(client))
     _say(app, "queuectld has stopped.", {"running": False})
+    if (manager := service_of(client.target.places)) and _listens(manager):
+        stop_it = " ".join(manager.systemctl("stop", SOCKET))
+        app.say(f"The next command that connects starts it again. To prevent that:  {stop_it}")
 
 
 @daemon.command("restart")
@@ -68,12 +81,22 @@ def restart(app: App) -> None:
     Under supervisord it takes over in the same process, as with reexec: what ended would stay down.
     """
     _not_elsewhere(app)
-    if client := _running(app):
+    client = _running(app)
+    if client:
         if client.request("status").get("service_manager") == "supervisord":
             _hand_over(app, client)
             return
         check(app)
-        _stop(client, "leave")
+    if manager := service_of(app.target().places):
+        if client and show(manager, "MainPID") != str(client.request("ping")["pid"]):
+            # It was started by hand, and has to give way to the service.
+            end(client, "leave")
+        tell(manager.systemctl("restart", SERVICE))
+        client = app.connect()
+        _tell(app, f"Restarted {SERVICE} (pid {client.request('ping')['pid']}) at {client.target.name}.", client)
+        return
+    if client:
+        end(client, "leave")
     client, _ = launch(app, app.target())
     _tell(app, f"Restarted queuectld (pid {client.request('ping')['pid']}) at {client.target.name}.", client)
 
@@ -173,35 +196,11 @@ def _ask(client: Client) -> str:
     return mode
 
 
-def _stop(client: Client, mode: str) -> None:
-    """Ask for the end and wait until the process is gone, so that the next daemon finds the state free."""
-    process = _process(client)
+def _listens(manager: Manager) -> bool:
     try:
-        client.request("shutdown", mode=mode)
-        while True:
-            client.receive(None)
-    except LostError:
-        client.close()
-    if process is None:
-        return
-    try:
-        if not select.select([process], [], [], _EXIT_PATIENCE)[0]:
-            raise CliError(f"queuectld let go of its socket and does not end within {_EXIT_PATIENCE:g} s")
-    finally:
-        os.close(process)
-
-
-def _process(client: Client) -> int | None:
-    if not client.target.local:
-        return None
-    pid = client.request("ping")["pid"]
-    # They differ if the daemon lives in another namespace of processes.
-    if pid != client.peer_pid():
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except ProcessLookupError:
-        return None
+        return show(manager, "ActiveState", SOCKET) == "active"
+    except CliError:
+        return False
 
 
 def _tell(app: App, words: str, client: Client) -> None:

@@ -35,7 +35,7 @@ class UnixListener(NamedTuple):
     @property
     def gid(self) -> int:
         """The group of the file. Raises `OSError`."""
-        return Path(self.path).lstat().st_gid
+        return file_gid(self.path)
 
     def unlink(self) -> None:
         """Remove the file, unless another daemon has put its own there."""
@@ -43,6 +43,11 @@ class UnixListener(NamedTuple):
         with contextlib.suppress(OSError):
             if self.in_place:
                 Path(self.path).unlink()
+
+
+def file_gid(path: str) -> int:
+    """Return the group that a file belongs to."""
+    return Path(path).lstat().st_gid
 
 
 def listen_unix(path: str, *, mode: int, group: str | None, key: str = "socket") -> UnixListener:

@@ -22,6 +22,7 @@ import structlog
 from queuectld.config import Config
 from queuectld.errors import UnauthenticatedError
 from queuectld.host.handover import Listener
+from queuectld.host.passed import NONE_PASSED, Found, PassedSockets
 from queuectld.protocol.codec import encode
 from queuectld.protocol.frames import Greeting
 from queuectld.protocol.messages import AnyRequest, Hello
@@ -31,7 +32,14 @@ from queuectld.server.budget import STAGED, TRAFFIC, Budget
 from queuectld.server.desk import Desk
 from queuectld.server.door import Door
 from queuectld.server.entrance import Entrance
-from queuectld.server.listen import BACKLOG, UnixListener, go_on_listening, listen_tcp, listen_unix
+from queuectld.server.listen import (
+    BACKLOG,
+    UnixListener,
+    file_gid,
+    go_on_listening,
+    listen_tcp,
+    listen_unix,
+)
 from queuectld.server.plan import Plan
 from queuectld.server.rights import sight_of
 from queuectld.server.session import Session
@@ -80,17 +88,19 @@ class Server:
         self._tcp: tuple[socket.socket, str] | None = None
         self._door: Door | None = None
         self._entrance: Entrance | None = None
+        self._passed = NONE_PASSED
         self._winding_up = False
         self._socket_gid: int | None = None
         self._access = Access(desk.facts.uid)
         self._advice = ""
         self._all_gone = asyncio.Event()
 
-    async def start(self, inherited: Inherited = NOTHING) -> None:
-        """Listen, on sockets of an earlier program where they are the right ones.
+    async def start(self, inherited: Inherited = NOTHING, passed: PassedSockets = NONE_PASSED) -> None:
+        """Listen, on sockets of the service manager or of an earlier program where they are the right ones.
 
         Raises `BadConfigError`, or `StoreLockedError` if another daemon listens on the same socket.
         """
+        self._passed = passed
         try:
             await self._start_unix(inherited.unix)
             self._start_tcp(inherited.tcp)
@@ -100,14 +110,17 @@ class Server:
 
     async def _start_unix(self, inherited: Listener | None) -> None:
         path, mode, group = self._desk.facts.socket, self._mode(self._desk.config), self._desk.config.socket_group
-        kept = None if inherited is None else go_on_listening(inherited, path, mode=mode, group=group)
-        self._unix = kept or listen_unix(path, mode=mode, group=group)
-        self._socket_gid = self._unix.gid
+        if self._passed.control is not None:
+            sock, self._socket_gid = _share(self._passed.control), file_gid(path)
+        else:
+            kept = None if inherited is None else go_on_listening(inherited, path, mode=mode, group=group)
+            self._unix = kept or listen_unix(path, mode=mode, group=group)
+            sock, self._socket_gid = self._unix.sock, self._unix.gid
         self._know_groups(self._desk.config)
         self._desk.holder.listen(self._know_groups)
         session = partial(Session, self, identify=self.identify)
-        loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_unix_server(session, sock=self._unix.sock, backlog=BACKLOG))
+        # Not `create_unix_server`: since Python 3.13 that removes the file of the socket at its end.
+        self._servers.append(await asyncio.get_running_loop().create_server(session, sock=sock, backlog=BACKLOG))
         log.info("Clients can connect", event_name="server.listening", path=path)
 
     def identify(self, connection: Any) -> Peer:
@@ -132,20 +145,23 @@ class Server:
         self._advice = how_to_join(self._access)
 
     def _start_tcp(self, inherited: Listener | None) -> None:
-        address = self._desk.config.tcp
+        address, passed = self._desk.config.tcp, self._passed.tcp
         kept = None
         if inherited is not None:
             kept = socket.socket(fileno=inherited.descriptor)
             kept.setblocking(False)
-            if inherited.where != address:
+            if inherited.where != address or passed is not None:
                 kept.close()
                 kept = None
-        if address is not None:
-            self._let_in(kept or listen_tcp(address), address)
+        if passed is not None:
+            self._let_in(_share(passed), passed.where)
+        elif address is not None:
+            sock = kept or listen_tcp(address)
+            self._tcp = sock, address
+            self._let_in(sock, address)
 
     def _let_in(self, sock: socket.socket, address: str) -> None:
         """Serve a socket that listens on TCP, whoever has opened it. Raises `BadConfigError`."""
-        self._tcp = sock, address
         session = partial(Session, self, identify=None)
         door = Door(sock, self._desk.config, daemon_uid=self._desk.facts.uid, session=session)
         most = min(_STRANGERS, max(1, self._clients // 4))
@@ -159,13 +175,17 @@ class Server:
 
         Raises `BadConfigError`, or `StoreLockedError` if another daemon listens there.
         """
+        if self._passed.control is None:
+            self._rehearse_unix(config, path)
+        if self._passed.tcp is None and config.tcp is not None and (self._tcp is None or config.tcp != self._tcp[1]):
+            listen_tcp(config.tcp).close()
+
+    def _rehearse_unix(self, config: Config, path: str) -> None:
         # Beside ours, where that is the place: mode and group may be others now.
         beside = f"{path}.rehearsal" if path == self._desk.facts.socket else path
         rehearsed = listen_unix(beside, mode=self._mode(config), group=config.socket_group)
         rehearsed.unlink()
         rehearsed.sock.close()
-        if config.tcp is not None and (self._tcp is None or config.tcp != self._tcp[1]):
-            listen_tcp(config.tcp).close()
 
     def hand_over(self) -> Inherited:
         """Wind up, and return the sockets: who connects from now on waits for whoever listens on them next."""
@@ -281,6 +301,13 @@ class Server:
             log.warning("A client has too much kept for it", event_name="client.refused", user=greedy.peer.user)
             self._traffic.forget(greedy)
             greedy.expel()
+
+
+def _share(passed: Found) -> socket.socket:
+    """Return a socket to serve that was passed to us; the descriptor itself is for the program that comes after us."""
+    sock = socket.socket(fileno=os.dup(passed.descriptor))
+    sock.setblocking(False)
+    return sock
 
 
 def _keep(sock: socket.socket) -> int:

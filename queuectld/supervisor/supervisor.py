@@ -67,6 +67,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._asked = 0
+        self._held_back = False
         self._followers = 0
         self._noting: asyncio.TimerHandle | None = None
         self._crew = Crew(world, self)
@@ -118,8 +119,17 @@ class Supervisor:
 
     @property
     def draining(self) -> bool:
-        """Whether the daemon is on its way out."""
+        """Whether the daemon is on its way out, or soon will be."""
+        return self._held_back or self._stopping.begun
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it is decided what becomes of running jobs at the end that is near."""
         return self._stopping.begun
+
+    def hold_back(self) -> None:
+        """Begin nothing more; `shutdown` or `press` follows and says what becomes of running jobs."""
+        self._held_back = True
 
     @property
     def limit(self) -> int:
@@ -348,7 +358,7 @@ class Supervisor:
 
     def replan(self) -> None:
         """See whether the pool should change."""
-        if self._stopping.left:
+        if self._stopping.left or (self._held_back and not self._stopping.begun):
             return
         self._health.carry_out(
             bound=0 if self.draining else self._dispatcher.bound,

@@ -41,7 +41,7 @@ def db() -> None:
     """
 
 
-def _told(command: Callable[..., None]) -> Callable[..., None]:
+def told(command: Callable[..., None]) -> Callable[..., None]:
     """Tell errors in a line, and end with their code."""
 
     @functools.wraps(command)
@@ -93,7 +93,7 @@ def _opened(path: Path) -> Database:
 
 @db.command()
 @click.pass_obj
-@_told
+@told
 def counts(site: Site) -> None:
     """Print how many jobs there are, by queue and state."""
     with _held(site) as state:
@@ -109,7 +109,7 @@ def counts(site: Site) -> None:
 @db.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.pass_obj
-@_told
+@told
 def check(site: Site, file: Path | None) -> None:
     """Check the database, or FILE, a copy of one: what SQLite knows of it, and what must be true of a queue."""
     if file is not None:
@@ -128,7 +128,7 @@ def check(site: Site, file: Path | None) -> None:
 @db.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
-@_told
+@told
 def backup(site: Site, file: Path) -> None:
     """Write a copy of the database to FILE, which must not exist; a daemon may go on meanwhile."""
     file = file.absolute()
@@ -174,7 +174,7 @@ def _give_name(part: Path, file: Path) -> None:
 @db.command("restore")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
-@_told
+@told
 def restore_(site: Site, file: Path) -> None:
     """Put the copy FILE in the place of the database, which is kept beside it.
 

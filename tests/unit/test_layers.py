@@ -36,7 +36,9 @@ MAY_IMPORT = {
     "host": GROUND | SETTINGS | {"protocol", "store", "durable", "service", "figures"},
     "server": GROUND | SETTINGS | {"durable", "protocol", "store", "figures", "service", "host", "worker"},
     "supervisor": GROUND | SETTINGS | {"protocol", "store", "figures", "service", "host", "worker"},
-    "upkeep": GROUND | SETTINGS | {"exits", "durable", "protocol", "store", "service", "host", "worker", "supervisor"},
+    "upkeep": GROUND
+    | SETTINGS
+    | {"exits", "durable", "log", "protocol", "store", "service", "host", "worker", "supervisor"},
 }
 # The composition root.
 EVERYTHING = {"main", "daemon", "parts", "check"}

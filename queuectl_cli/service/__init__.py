@@ -1,0 +1,1 @@
+"""`queuectld` as a service of systemd."""
