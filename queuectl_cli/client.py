@@ -209,6 +209,14 @@ def settle(message: Message) -> Message:
 
 def connect(target: Target, token: str | None = None, patience: float | None = None) -> Client:
     """Connect and greet. Raises `CliError` that tells apart what is wrong."""
+    try:
+        return _connect(target, token, patience)
+    except LostError:
+        # It was about to end when it let us in. Where systemd listens, the next one will answer.
+        return _connect(target, token, patience)
+
+
+def _connect(target: Target, token: str | None, patience: float | None) -> Client:
     patience = patience or GREETING_PATIENCE
     connection = dial(target, patience)
     client = Client(connection, target)

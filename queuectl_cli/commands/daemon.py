@@ -16,7 +16,7 @@ from queuectl_cli.launch import start as launch
 from queuectl_cli.options import App, common
 from queuectl_cli.reconnect import come_back
 from queuectl_cli.render import Output, plural
-from queuectl_cli.service.manager import SERVICE, SOCKET, Manager, service_of, show, tell
+from queuectl_cli.service.systemd import SERVICE, SOCKET, asleep, listens, service_of, show, tell
 
 
 @click.group(cls=Group)
@@ -67,7 +67,7 @@ def stop(app: App, *, mode: str | None) -> None:
         return
     end(client, mode or _ask(client))
     _say(app, "queuectld has stopped.", {"running": False})
-    if (manager := service_of(client.target.places)) and _listens(manager):
+    if (manager := service_of(client.target.places)) and listens(manager):
         stop_it = " ".join(manager.systemctl("stop", SOCKET))
         app.say(f"The next command that connects starts it again. To prevent that:  {stop_it}")
 
@@ -166,6 +166,9 @@ def _under_way() -> LostError:
 
 def _running(app: App) -> Client | None:
     target = app.target()
+    manager = None if target.explicit else service_of(target.places)
+    if manager and asleep(manager):
+        return None
     try:
         return app.open(target)
     except UnreachableError as error:
@@ -194,13 +197,6 @@ def _ask(client: Client) -> str:
         "Stop how?", default="drain", type=click.Choice(["drain", "wait", "leave", "now"]), err=True
     )
     return mode
-
-
-def _listens(manager: Manager) -> bool:
-    try:
-        return show(manager, "ActiveState", SOCKET) == "active"
-    except CliError:
-        return False
 
 
 def _tell(app: App, words: str, client: Client) -> None:

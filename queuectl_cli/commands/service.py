@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 import click
 
 from queuectl_cli.ending import end
+from queuectl_cli.errors import UnreachableError
+from queuectl_cli.launch import NOT_THERE
 from queuectl_cli.options import App, common
-from queuectl_cli.reconnect import holder
 from queuectl_cli.render import Output
 from queuectl_cli.service import installing
-from queuectl_cli.service.manager import SERVICE, Manager, lingers, show, tell
+from queuectl_cli.service.systemd import SERVICE, Manager, lingers, listens, show, tell
 from queuectl_cli.service.units import Write, plan_install, plan_uninstall, shipped
 
 _DRY = click.option("-n", "--dry-run", is_flag=True, help="Show what would be written and run, and do nothing.")
@@ -40,7 +41,9 @@ def install(app: App, *, hardened: bool, dry_run: bool) -> None:
         _show(app, plan.files, plan.commands, [])
         return
     was = _main_process(manager)
-    _let_go(app, was)
+    # Where systemd listens, nobody else does, and a look would wake the service.
+    if not was and not listens(manager):
+        _let_go(app)
     changed = installing.carry_out(plan)
     if changed and was:
         tell(manager.systemctl("restart", SERVICE))
@@ -79,12 +82,15 @@ def _main_process(manager: Manager) -> int:
     return int(show(manager, "MainPID") or 0)
 
 
-def _let_go(app: App, service: int) -> None:
-    """End a daemon that is not the service; its jobs go on, and the service takes them over."""
-    target = app.target()
-    # Not by connecting: where the service is asleep, that would wake it.
-    if holder(target) not in {None, service}:
-        end(app.open(target), "leave")
+def _let_go(app: App) -> None:
+    """End a daemon that was started by hand; its jobs go on, and the service takes them over."""
+    try:
+        client = app.open(app.target())
+    except UnreachableError as error:
+        if error.code in NOT_THERE:
+            return
+        raise
+    end(client, "leave")
 
 
 def _warnings(manager: Manager, folder: str) -> Iterator[str]:

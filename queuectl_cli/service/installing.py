@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from queuectl_cli.errors import CliError, UsageError
-from queuectl_cli.service.manager import Manager, manager_of, systemd_runs, tell
+from queuectl_cli.service.systemd import Manager, manager_of, systemd_runs, tell
 from queuectl_cli.service.units import Plan, Removal, Write
 from queuectld.protocol.where import Places
 

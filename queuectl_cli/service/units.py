@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from queuectl_cli.errors import CliError
-from queuectl_cli.service.manager import SERVICE, SOCKET, SWEEP, TCP_SOCKET, Manager
+from queuectl_cli.service.systemd import SERVICE, SOCKET, SWEEP, TCP_SOCKET, Manager
 
 # What stands in the units for the directory of our programs.
 _PLACEHOLDER: Final = "/usr/bin/queuectl"

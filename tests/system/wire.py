@@ -21,6 +21,10 @@ class RefusedError(Exception):
         self.path: str | None = error.get("path")
 
 
+class LetGoError(ConnectionError):
+    """The daemon closed the connection."""
+
+
 class Wire:
     """One connection. Replies are dictionaries."""
 
@@ -41,10 +45,10 @@ class Wire:
             raise
 
     def line(self) -> dict[str, Any]:
-        """Return the next line; `ConnectionError` at the end."""
+        """Return the next line; `LetGoError` at the end."""
         text = self._lines.readline()
         if not text.endswith(b"\n"):
-            raise ConnectionError("the daemon closed the connection")
+            raise LetGoError("the daemon closed the connection")
         return json.loads(text)
 
     def raw(self, data: bytes) -> None:

@@ -91,6 +91,16 @@ def show(manager: Manager, name: str, unit: str = SERVICE) -> str:
     return tell(manager.systemctl("show", "--property", name, "--value", unit)).strip()
 
 
+def listens(manager: Manager) -> bool:
+    """Whether systemd listens for the service, and starts it when somebody connects. Raises `CliError`."""
+    return show(manager, "ActiveState", SOCKET) == "active"
+
+
+def asleep(manager: Manager) -> bool:
+    """Whether it does not run, and would be woken by a look. Raises `CliError`."""
+    return show(manager, "ActiveState") in {"inactive", "failed"} and listens(manager)
+
+
 def lingers(user: str) -> bool:
     """Whether the services of a user go on when he logs out."""
     return os.path.exists(f"/var/lib/systemd/linger/{user}")  # noqa: PTH110  (pathlib costs 3 ms)
