@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -110,11 +111,20 @@ def _candidates(where: Places, scope: str | None, recorded: Callable[[str], str 
     if where.scope == "user":
         # The usual place wins over the record, which may be of a daemon before the last reboot.
         found = [where.socket, recorded(where.state), f"{where.state}/queuectl.sock"]
+        # Where systemd runs one for this user, started by root.
+        found.append(f"{os.path.dirname(SYSTEM_SOCKET)}/{_user()}.sock")  # noqa: PTH120  (pathlib costs 3 ms)
         if scope is None:
             found.append(SYSTEM_SOCKET)
     if where.scope == "system":
         found = [recorded(where.state), where.socket]
     return tuple(dict.fromkeys(path for path in found if path))
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _recorded(state: str) -> str | None:

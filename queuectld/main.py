@@ -111,7 +111,6 @@ def serve(here: Places, file: Path, read: Callable[[], config.Loaded], handover:
     # What was checked for a re-exec may have changed since: lines wait for their file then, and we go on.
     target = FileTarget(keys.log_file, keys.log_file_mode, required=handover is None) if keys.log_file else None
     adjustable = set_up(level=keys.log_level, form=keys.log_format, file=target, environ=os.environ)
-    bad = None if rejected is None else rejected.message
     if rejected is not None:
         log.error("Configuration rejected", event_name="config.rejected", error=rejected.message)
     passed = passed_sockets(os.environ)
@@ -123,7 +122,17 @@ def serve(here: Places, file: Path, read: Callable[[], config.Loaded], handover:
     spool = Path(here.spool).absolute()
     os.chdir("/")
     context = Context(
-        state, config.Holder(loaded), socket, adjustable, spool, file, read, bad, program, handover, passed
+        state=state,
+        holder=config.Holder(loaded),
+        socket=socket,
+        log=adjustable,
+        spool=spool,
+        config_file=file,
+        reload=read,
+        rejected=None if rejected is None else rejected.message,
+        program=program,
+        handover=handover,
+        passed=passed,
     )
     try:
         with asyncio.Runner(loop_factory=EventLoop) as runner:

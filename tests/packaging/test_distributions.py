@@ -55,7 +55,9 @@ def unpacked(sdist: Path, place: Path) -> Path:
 def test_the_wheel_has_all_files_of_the_two_packages_and_nothing_else(built: Built) -> None:
     about = {f"{DIST_INFO}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")}
 
-    assert in_wheel(built.wheel) == tracked("queuectld", "queuectl_cli") | about
+    units = {name.replace("deploy/systemd/", "queuectl_cli/units/") for name in tracked("deploy/systemd")}
+
+    assert in_wheel(built.wheel) == tracked("queuectld", "queuectl_cli") | about | units
 
 
 def test_the_wheel_has_the_files_that_the_programs_read(built: Built) -> None:

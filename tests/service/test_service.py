@@ -95,6 +95,20 @@ def test_a_daemon_that_hangs_is_replaced_under_its_jobs(service: Service) -> Non
     completed_once(service, "hang")
 
 
+def test_a_reload_ends_when_the_configuration_is_in_force_and_fails_if_it_is_not_valid(service: Service) -> None:
+    before = service.pid
+    service.shell("echo 'max_retries = 7' >>/etc/queuectl/queuectld.toml")
+
+    service.systemctl("reload", UNIT)
+
+    assert service.queuectl("config", "get", "max_retries") == "7"
+    service.shell("echo 'workers = \"many\"' >>/etc/queuectl/queuectld.toml")
+    with pytest.raises(AssertionError, match="Job for queuectld"):
+        service.systemctl("reload", UNIT)
+    assert (service.shown("ActiveState"), service.pid) == ("active", before)
+    assert "the old one holds" in service.shown("StatusText")
+
+
 def test_a_stop_gives_running_jobs_back_and_leaves_nothing(service: Service) -> None:
     service.long_job("stop")
 
