@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from queuectld.config import Config
-from queuectld.errors import UnauthenticatedError
+from queuectld.errors import BadConfigError, UnauthenticatedError
 from queuectld.host.handover import Listener
 from queuectld.host.passed import NONE_PASSED, Found, PassedSockets
 from queuectld.protocol.codec import encode
@@ -161,9 +161,13 @@ class Server:
             self._let_in(sock, address)
 
     def _let_in(self, sock: socket.socket, address: str) -> None:
-        """Serve a socket that listens on TCP, whoever has opened it. Raises `BadConfigError`."""
+        """Serve a socket that listens on TCP, whoever has opened it. Raises `BadConfigError`; then it is closed."""
         session = partial(Session, self, identify=None)
-        door = Door(sock, self._desk.config, daemon_uid=self._desk.facts.uid, session=session)
+        try:
+            door = Door(sock, self._desk.config, daemon_uid=self._desk.facts.uid, session=session)
+        except BadConfigError:
+            sock.close()
+            raise
         most = min(_STRANGERS, max(1, self._clients // 4))
         self._door, self._entrance = door, Entrance(sock, door, most=most, patience=self._hello_timeout)
         self._entrance.open()
