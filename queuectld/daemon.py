@@ -109,7 +109,7 @@ class Daemon:
             if not self._given_up:
                 parts.notifier.stopping("closing the store", _TO_CLOSE)
             await parts.server.stop()
-            await parts.monitoring.stop(successor=self._given_up is not None)
+            await parts.monitoring.stop()
             await self._close_store()
             self._let_go_of_signals()
         return self._successor(self._given_up) if self._given_up and not self._fatal else self._exit_code()

@@ -190,4 +190,6 @@ class MetricsConnection(asyncio.BufferedProtocol):
 
 def _verdict(verdict: Verdict, *, last: bool, head: bool) -> bytes:
     status = HTTPStatus.OK if verdict.good else HTTPStatus.SERVICE_UNAVAILABLE
-    return answer(status, f"{verdict.reason}\n".encode(), last=last, head=head)
+    # Whatever places it names, it is one line.
+    reason = " ".join(verdict.reason.split())
+    return answer(status, f"{reason}\n".encode(errors="replace"), last=last, head=head)

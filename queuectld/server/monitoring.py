@@ -42,6 +42,8 @@ class Monitoring:
         self._visitors = Visitors(monitor)
         self._server: asyncio.Server | None = None
         self._unix: UnixListener | None = None
+        # What is written, whatever the configuration says for the next start.
+        self._file: Path | None = None
         self._tasks: list[asyncio.Task[None]] = []
         # What is wrong, by key.
         self._wrong: dict[str, str] = {}
@@ -54,13 +56,14 @@ class Monitoring:
             if not await self._tried("metrics", config.metrics, listen):
                 self._beside(self._go_on_trying(config.metrics, listen))
         if config.metrics_file is not None:
-            self._beside(self._write(Path(config.metrics_file)))
+            self._file = Path(config.metrics_file)
+            self._beside(self._write(self._file))
 
     def _beside(self, work: Awaitable[None]) -> None:
         self._tasks.append(asyncio.ensure_future(work))
 
-    async def stop(self, *, successor: bool) -> None:
-        """Offer nothing any more. The file goes too, or it would tell for ever how it was; a `successor` writes one."""
+    async def stop(self) -> None:
+        """Offer nothing any more. The file goes too, or it would tell for ever how it was."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -69,10 +72,10 @@ class Monitoring:
         if self._unix is not None:
             self._unix.unlink()
         self._visitors.close()
-        if self._holder.config.metrics_file is not None and not successor:
+        if self._file is not None:
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(_FAREWELL):
-                    await asyncio.to_thread(Path(self._holder.config.metrics_file).unlink)
+                    await asyncio.to_thread(self._file.unlink)
 
     def problems(self) -> Sequence[str]:
         """Return sentences about what cannot be offered."""

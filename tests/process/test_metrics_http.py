@@ -67,7 +67,7 @@ def offered(tmp_path: Path, port: int) -> Iterator[Offered]:
         offered = Offered(rig, port)
         offered.wait(offered.monitoring.start())
         yield offered
-        offered.wait(offered.monitoring.stop(successor=False))
+        offered.wait(offered.monitoring.stop())
 
 
 def statuses(data: bytes) -> list[int]:
@@ -241,6 +241,16 @@ def test_what_does_not_move_is_told_in_a_line(offered: Offered, monkeypatch: pyt
     assert get(offered.port, "/readyz") == Answer(503, "the store has not answered for 20 s\n")
 
 
+def test_a_reason_is_a_line_whatever_is_in_it(offered: Offered, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        offered.rig.desk.ledger, "problems", lambda: ["the disk that holds /odd\r\n\r\nplace is full", "b"]
+    )
+
+    answer = offered.raw(b"GET /readyz HTTP/1.0\r\n\r\n")
+
+    assert answer.endswith(b"\r\n\r\nthe disk that holds /odd place is full; b\n")
+
+
 # A port that cannot be had.
 
 
@@ -256,4 +266,4 @@ def test_a_port_that_is_taken_is_tried_again(tmp_path: Path, port: int, monkeypa
 
         wait_for(lambda: rig.call(rig.desk.problems) == (), "it is free")
         assert get(port, "/healthz").status == 200
-        offered.wait(offered.monitoring.stop(successor=False))
+        offered.wait(offered.monitoring.stop())

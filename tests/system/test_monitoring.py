@@ -295,6 +295,9 @@ def test_the_file_is_written_again_and_again_whole_and_gone_after_the_end(
 
     assert first.st_mode & 0o777 == 0o644
     assert Figures(file.read_text())("ready") == 1
+    # Another one from the next start on.
+    daemon.configure(metrics_file=str(file.parent / "other.prom"))
+    assert daemon.cli("daemon", "reload").code == 0
     assert daemon.stop() == 0
     assert list(file.parent.iterdir()) == []
 
