@@ -67,6 +67,11 @@ class Client:
         packed = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         return int.from_bytes(packed[:4], sys.byteorder)
 
+    def certificate(self) -> Message:
+        """Return what the other end has shown of itself over TLS; empty where nothing vouched for it."""
+        found: Message = self._socket.getpeercert() if hasattr(self._socket, "getpeercert") else {}
+        return found or {}
+
     def close(self) -> None:
         """End the connection; the daemon ends what belonged to it."""
         self._socket.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -18,6 +19,8 @@ from queuectld.protocol.words import VERSION
 
 # Seconds in which a healthy one answers many times over.
 _PATIENCE: Final = 3.0
+# Seconds in which people manage to renew a certificate.
+_SOON: Final = 14 * 86400.0
 
 
 def socket(app: App, target: Target, found: list[Client]) -> Iterator[Finding]:
@@ -31,6 +34,21 @@ def socket(app: App, target: Target, found: list[Client]) -> Iterator[Finding]:
         yield Finding("socket", WARN if asleep else FAIL, error.message, " ".join(error.hints))
         return
     yield Finding("socket", OK, f"{target.name}{_mode(target)} answers")
+    yield from certificate(found[0].certificate(), time.time())
+
+
+def certificate(shown: Message, now: float) -> Iterator[Finding]:
+    """Look how long the daemon's certificate is still good for."""
+    if "notAfter" not in shown:
+        return
+    from ssl import cert_time_to_seconds  # noqa: PLC0415  (loaded by now)
+
+    left = cert_time_to_seconds(shown["notAfter"]) - now
+    text = f"the daemon's certificate is valid until {shown['notAfter']}"
+    if left < _SOON:
+        yield Finding("certificate", WARN, text, "Renew it at the daemon, then:  queuectl daemon reload")
+    else:
+        yield Finding("certificate", OK, text)
 
 
 def _token(app: App, target: Target) -> Iterator[Finding]:

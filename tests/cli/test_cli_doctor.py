@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from queuectl_cli.doctor import daemon as doctor_of_daemon
 from queuectl_cli.doctor import host, place
 from queuectl_cli.doctor.finding import FAIL, OK, WARN
 from queuectl_cli.doctor.place import Place
@@ -240,3 +241,15 @@ def test_status_tells_why_there_are_no_cgroups_and_that_the_daemon_is_late(daemo
 
     assert "isolation: no cgroups (read-only), only process groups, sessions and a subreaper" in shown
     assert "! the disk is full\n! the daemon is late by 2.5 s" in shown
+
+
+@pytest.mark.parametrize(("days", "state"), [(13, WARN), (15, OK), (-1, WARN)])
+def test_a_certificate_that_ends_soon_is_to_know(days, state) -> None:
+    shown = {"notAfter": "Dec  1 09:00:00 2026 GMT"}
+    end = 1_796_115_600
+
+    (finding,) = doctor_of_daemon.certificate(shown, end - days * 86400)
+
+    assert finding.state == state
+    assert "Dec  1 09:00:00 2026" in finding.message
+    assert not list(doctor_of_daemon.certificate({}, end))

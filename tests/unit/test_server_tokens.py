@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import statistics
 import time
 
 import pytest
@@ -115,7 +114,7 @@ def test_where_in_the_file_a_token_stands_cannot_be_measured():
         holder_of(known, digest)
         return time.perf_counter() - begin
 
-    taken = {digest: statistics.median(seconds(digest) for _ in range(101)) for digest in (first, last, none)}
+    taken = {digest: min(seconds(digest) for _ in range(101)) for digest in (first, last, none)}
 
     # With an exit at the first that fits, the last would take a thousand times as long.
     assert max(taken.values()) < 2 * min(taken.values())
