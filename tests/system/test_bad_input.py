@@ -248,7 +248,7 @@ def test_with_a_token_for_all_to_read_a_daemon_starts_nothing(new_daemon, home) 
     assert daemon.process is not None
     assert daemon.process.wait(20) == 78
     assert "can be read by everybody" in daemon.log_tail()
-    assert daemon.log_lines() == []
+    assert [line["event"] for line in daemon.log_lines()] == ["daemon.failed"]
     assert processes.of(home) == []
 
 
