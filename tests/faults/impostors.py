@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from queuectld.protocol.worker_messages import CHANNEL_VERSION
 from tests.faults.suite import Suite, Tally, home
 from tests.system import processes
 from tests.system.bystander import MIB, memory
@@ -48,6 +49,7 @@ LIES: Final[dict[str, dict[str, Any]]] = {
     "a huge number": {"pid": 10**30},
     "another start": {"pid_start": 12},
     "an old version": {"protocol": 0},
+    "the version before": {"protocol": CHANNEL_VERSION - 1},
     "a version to come": {"protocol": 10**30},
     "another store": {"store": "0" * 32},
     "an attempt that never was": {"state": {"type": "running", "token": 999_999, "pid": 1, "pid_start": 1}},
@@ -71,8 +73,8 @@ _PRETENDER: Final = """
 import json, os, socket, sys, time
 path, lie, after = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
 start = int(open('/proc/self/stat').read().rpartition(')')[2].split()[19])
-hello = {'msg': 'hello', 'protocol': 2, 'store': sys.argv[4], 'name': 'w1', 'pid': os.getpid(), 'pid_start': start,
-         'state': {'type': 'idle'}} | lie
+hello = {'msg': 'hello', 'protocol': VERSION, 'store': sys.argv[4], 'name': 'w1', 'pid': os.getpid(),
+         'pid_start': start, 'state': {'type': 'idle'}} | lie
 sock = socket.socket(socket.AF_UNIX)
 sock.connect(path)
 sock.sendall(json.dumps(hello).encode() + b'\\n')
@@ -89,7 +91,7 @@ for line in heard:
         sock.sendall(json.dumps({'msg': 'ended', 'token': message['token'], 'outcome': outcome}).encode() + b'\\n')
     if message['msg'] == 'exit':
         break
-"""
+""".replace("VERSION", str(CHANNEL_VERSION))
 
 # What somebody tells of a command that he was given to run.
 TALES: Final[dict[str, dict[str, Any]]] = {
