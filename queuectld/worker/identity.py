@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 from typing import Final
 
 from queuectld.protocol.worker_messages import Identity
 
+_PR_SET_DUMPABLE: Final = 4
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 # Version 3 of the structures: two words of 32 bits for each of the three sets.
@@ -35,11 +37,18 @@ def same(one: Identity, other: Identity) -> bool:
 def assume(identity: Identity) -> None:
     """Become that user for good: real, effective and saved, and no group of ours is left. Raises `OSError`.
 
-    Where we were root and this user is not, the kernel takes the capabilities.
+    Where we were root and this user is not, the kernel takes the capabilities. What we have in memory stays ours: the
+    user may send us signals from now on, but gets no picture of us, not even from a collector of crashes.
     """
-    os.setgroups(identity.groups)
-    os.setresgid(identity.gid, identity.gid, identity.gid)
-    os.setresuid(identity.uid, identity.uid, identity.uid)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        os.setgroups(identity.groups)
+        os.setresgid(identity.gid, identity.gid, identity.gid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+        # The kernel has set that to what the host says for such programs; the next one executed begins anew.
+        _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     # The number that means "as it is" must never be taken for a success.
     if os.getresuid() != (identity.uid,) * 3 or os.getresgid() != (identity.gid,) * 3:
         raise PermissionError(1, "the kernel left it as it was")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -145,6 +146,24 @@ def test_a_worker_that_is_not_told_whose_a_command_is_does_not_run_it_as_root(da
     outcome = refused(daemon, "id", identity=None)
 
     assert (outcome.exit_code, outcome.message) == (126, "its worker was not told whose it is")
+
+
+def test_what_a_worker_has_in_memory_is_in_no_core_dump_that_its_user_provokes() -> None:
+    # To become who one is already changes nothing else: what the host says for other changes does not matter here.
+    program = """
+import ctypes, signal
+from queuectld.worker.identity import assume, own
+assume(own())
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), list(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert said.split() == ["0", "[]"]
+
+
+def test_a_command_can_be_traced_by_its_own_user_again(run) -> None:
+    # What the worker made sure of for itself does not hold for the program.
+    assert run("stat -c %u /proc/self/environ") == "4242"
 
 
 def test_root_runs_as_root(daemon) -> None:
