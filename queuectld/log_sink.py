@@ -51,7 +51,8 @@ class Stream:
     def __init__(self, descriptor: int, *, journal: bool) -> None:
         self._descriptor = descriptor
         self._journal = journal
-        self._lock = threading.Lock()
+        # Collecting garbage may log, in the middle of a write.
+        self._lock = threading.RLock()
 
     def write(self, level: str, line: bytes) -> None:
         """Write a line. Raises nothing."""
@@ -85,7 +86,7 @@ class LogFile:
         self._mode = mode
         self._stream = stream
         self._tell = tell
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._descriptor: int | None = None
         self._trouble: str | None = None
         self._missed = 0
