@@ -28,6 +28,8 @@ def check_all(keys: Config, state: Path) -> Sequence[str]:
     Raises `QueueCTLError`, or whatever an import raises.
     """
     check_named(keys)
+    if keys.log_file is not None:
+        check_log(keys.log_file)
     # A worker imports what the daemon does not, and an installation can be half there.
     for module in pkgutil.walk_packages(queuectld.__path__, "queuectld."):
         importlib.import_module(module.name)
@@ -45,8 +47,6 @@ def check_all(keys: Config, state: Path) -> Sequence[str]:
 
 def check_named(keys: Config) -> None:
     """Look at what the configuration names. Raises `BadConfigError`."""
-    if keys.log_file is not None:
-        check_log(keys.log_file)
     check_files(keys, os.geteuid())
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.log_schema import check_log
+from tests.system.installation import Installation
 from tests.system.livedaemon import LiveDaemon
 from tests.system.waiting import wait_for
 
@@ -77,16 +78,28 @@ def test_without_a_file_the_signal_harms_nobody(daemon: LiveDaemon) -> None:
     assert daemon.stop() == 0
 
 
-def test_a_signal_that_comes_before_the_daemon_can_act_on_it_harms_nobody(home, new_daemon) -> None:
+def test_a_signal_that_comes_before_the_daemon_can_act_on_it_harms_nobody(home: Path, new_daemon) -> None:
     daemon = new_daemon()
-    os.mkfifo(home / "hold")
-    daemon.launch("/bin/sh", "-c", f'trap "" USR1; exec "$@" 2>>{daemon.log} <{home}/hold', "sh")
-    with (home / "hold").open("wb"):
-        for _ in range(50):
-            ask_to_reopen(daemon)
-            if daemon.answers():
-                break
-        wait_for(daemon.answers, "the daemon answers")
+    config = home / "queuectld.toml"
+    ready = config.rename(home / "ready.toml")
+    os.mkfifo(config)
+    daemon.launch()
+    begun = wait_for(lambda: reading(config), "it reads its configuration")
+
+    ask_to_reopen(daemon)
+    ready.rename(config)
+    os.close(begun)
+
+    wait_for(daemon.answers, "the daemon answers")
+    run_jobs(daemon, 1)
+
+
+def reading(pipe: Path) -> int | None:
+    """Return a descriptor if somebody reads there, who goes on when it is closed."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 def test_lines_follow_the_name_of_the_file_when_asked(start, file: Path) -> None:
@@ -162,7 +175,7 @@ def test_a_reexec_goes_on_in_the_same_file_and_the_signal_is_not_lost_in_it(star
     assert finished(events(file)) == [after]
 
 
-def test_a_reexec_without_the_directory_goes_on_and_says_so(start, file: Path) -> None:
+def test_a_reexec_that_could_not_log_is_refused(start, file: Path) -> None:
     daemon = start()
     shutil.rmtree(file.parent)
 
@@ -172,6 +185,24 @@ def test_a_reexec_without_the_directory_goes_on_and_says_so(start, file: Path) -
     assert refused.code == 1
     assert "`log_file`" in refused.err
     run_jobs(daemon, 1)
+
+
+def test_a_reexec_goes_on_without_a_directory_that_is_gone_after_the_check(new_daemon, file: Path) -> None:
+    daemon = new_daemon(log_file=str(file))
+    installed = Installation(daemon)
+    daemon.start()
+    installed.install_slow()
+    reexec = daemon.spawn_cli("daemon", "reexec")
+    wait_for(installed.arrived.exists, "the next program begins")
+
+    shutil.rmtree(file.parent)
+    installed.open()
+
+    out, err = reexec.communicate(timeout=60)
+    assert reexec.returncode == 0, out + err
+    (job,) = run_jobs(daemon, 1)
+    assert len(problems(daemon)) == 1
+    assert job in finished(daemon.log_lines())
 
 
 def problems(daemon: LiveDaemon) -> list[str]:
