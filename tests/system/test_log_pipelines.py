@@ -189,6 +189,31 @@ def test_a_daemon_that_cannot_start_says_so_in_a_line_of_its_log(box: Box) -> No
     wait_for(lambda: box.property("queuectld-spoilt", "ExecMainStatus") == "78", "it ended with 78")
 
 
+# All that systemd says to a service like this one.
+OF_SYSTEMD = {
+    "NOTIFY_SOCKET",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "SYSTEMD_EXEC_PID",
+    "STATE_DIRECTORY",
+    "LOGS_DIRECTORY",
+}
+
+
+def test_jobs_and_workers_are_told_nothing_that_systemd_tells_the_daemon(box: Box) -> None:
+    daemon = box.run("cat", f"/proc/{box.property('queuectld', 'MainPID')}/environ")
+    assert names(daemon.split("\0")) >= OF_SYSTEMD
+
+    for words in ([], ["--clean-env"]):
+        said = queuectl(box, "run", *words, "env; tr '\\0' '\\n' </proc/$PPID/environ")
+        assert "QUEUECTL_JOB_ID=" in said
+        assert not names(said.splitlines()) & OF_SYSTEMD
+
+
+def names(lines: list[str]) -> set[str]:
+    return {line.partition("=")[0] for line in lines}
+
+
 def test_rsyslog_takes_the_fields_out_and_leaves_what_is_no_json_apart(box: Box) -> None:
     queuectl(box, "run", "--id", "routed", "--max-retries", "0", "exit 7")
     box.run("logger", "--tag", "queuectld", "Fatal Python error: no JSON at all")
