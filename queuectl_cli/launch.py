@@ -14,6 +14,7 @@ from queuectl_cli.client import Client
 from queuectl_cli.errors import CliError, UnreachableError
 from queuectl_cli.render import plural
 from queuectl_cli.target import Target
+from queuectld.protocol.where import SYSTEM_SOCKET
 
 START_PATIENCE: Final = 20.0
 # Another daemon holds the state directory: somebody else was faster.
@@ -72,6 +73,17 @@ def why_not(target: Target) -> str | None:
         return "It is not started by itself from inside a job."
     if os.environ.get("QUEUECTL_AUTOSTART") == "0":
         return "QUEUECTL_AUTOSTART=0 forbids starting it by itself."
+    return _of_a_service(target)
+
+
+def _of_a_service(target: Target) -> str | None:
+    from queuectl_cli.service.systemd import service_of, system_service  # noqa: PLC0415  (rarely needed)
+
+    if service_of(target.places):
+        return "It is a service of yours, which systemd starts."
+    # Whom --user has not sent to his own queue would be sent there now, without a word.
+    if SYSTEM_SOCKET in target.candidates and system_service():
+        return "There is a service of the system, which does not run; --user is for a queue of your own."
     return None
 
 

@@ -80,7 +80,7 @@ def come_back(
     for length in _pauses():
         target = app.target()
         try:
-            found = app.open(target, patience=_GREETING)
+            found = _open(app, target)
         except (UnreachableError, RefusedError) as error:
             if absence.over(error):
                 raise absence.error(error, advice) from None
@@ -91,6 +91,14 @@ def come_back(
             return _same(client, found)
         pause(length)
     raise AssertionError
+
+
+def _open(app: App, target: Target) -> Client:
+    from queuectl_cli.service.systemd import stopped  # noqa: PLC0415  (rarely needed)
+
+    if stopped(target):
+        raise UnreachableError(f"the service at {target.name} was stopped", code="no_socket")
+    return app.open(target, patience=_GREETING)
 
 
 class _Absence:

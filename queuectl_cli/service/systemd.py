@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from queuectl_cli.errors import CliError
-from queuectld.protocol.where import Places
+from queuectl_cli.target import Target
+from queuectld.protocol.where import SYSTEM_SOCKET, Places
 
 SERVICE: Final = "queuectld.service"
 SOCKET: Final = "queuectld.socket"
@@ -70,6 +71,12 @@ def service_of(places: Places) -> Manager | None:
     return manager
 
 
+def system_service() -> bool:
+    """Whether QueueCTL is an installed service of the system."""
+    manager = manager_of("system", os.environ)
+    return manager is not None and systemd_runs() and manager.installed(os.path.lexists)
+
+
 def tell(argv: tuple[str, ...]) -> str:
     """Run a command of the service manager, return what it prints. Raises `CliError` with what it said."""
     try:
@@ -99,6 +106,24 @@ def listens(manager: Manager) -> bool:
 def asleep(manager: Manager) -> bool:
     """Whether it does not run, and would be woken by a look. Raises `CliError`."""
     return show(manager, "ActiveState") in {"inactive", "failed"} and listens(manager)
+
+
+def stopped(target: Target) -> bool:
+    """Whether somebody has stopped the service for which systemd listens there: to connect would undo that."""
+    manager = _listener(target)
+    if manager is None or not systemd_runs():
+        return False
+    try:
+        return show(manager, "ActiveState") == "inactive" and listens(manager)
+    except CliError:
+        return False
+
+
+def _listener(target: Target) -> Manager | None:
+    if target.path == SYSTEM_SOCKET:
+        return manager_of("system", os.environ)
+    mine = target.places.scope == "user" and target.path == target.places.socket
+    return manager_of("user", os.environ) if mine else None
 
 
 def lingers(user: str) -> bool:

@@ -147,10 +147,13 @@ class Service:
     def let_go(self, name: str) -> None:
         (self.box.root / f"{self.place}/{name}.go".lstrip("/")).touch()
 
+    def journal(self) -> str:
+        """Return the entries of the journal that are ours, as JSON."""
+        return self.box.run("journalctl", "--no-pager", "--output", "json", "--all", "SYSLOG_IDENTIFIER=queuectld")
+
     def log(self) -> list[dict[str, Any]]:
         """Return what was logged, each line held against its schema."""
-        entries = self.box.run("journalctl", "--no-pager", "--output", "json", "--all", "SYSLOG_IDENTIFIER=queuectld")
-        lines = [json.loads(entry)["MESSAGE"] for entry in entries.splitlines()]
+        lines = [json.loads(entry)["MESSAGE"] for entry in self.journal().splitlines()]
         return check_log("".join(f"{line}\n" for line in lines if line.startswith("{")).encode())
 
     def of_systemd(self) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import shlex
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ def installed() -> Iterator[Service]:
     with boot(FILES) as box:
         service = Service(box)
         service.queuectl("daemon", "install")
+        box.run("useradd", "--create-home", "--groups", "queuectl,audio", "ann")
+        box.run("useradd", "--create-home", "sam")
         yield service
         service.restore()
         assert in_order(service).endswith("is in order.")
@@ -57,6 +61,68 @@ def test_a_connection_starts_it_and_waits_for_its_answer(service: Service) -> No
     assert (service.shown("ActiveState"), status["pid"]) == ("active", service.pid)
     assert status["socket"] == "/run/queuectl/queuectl.sock"
     assert service.shell("stat -c '%U %G %a' /run/queuectl/queuectl.sock") == "root queuectl 660"
+
+
+def as_user(service: Service, user: str, *words: str, check: bool = True) -> str:
+    env = [f"HOME=/home/{user}", f"USER={user}", "PATH=/usr/bin:/bin"]
+    line = shlex.join([service.queuectl_program, *words])
+    return service.box.run("runuser", "-u", user, "--", "env", "-i", "-C", "/", *env, "sh", "-c", line, check=check)
+
+
+def test_a_member_of_the_group_wakes_it_and_his_job_runs_as_himself_with_what_jobs_may_have(service: Service) -> None:
+    service.systemctl("stop", UNIT)
+    asked = "id -un; id -Gn; cat /proc/self/oom_score_adj; ulimit -Sn; ulimit -Hn; grep SigIgn /proc/self/status"
+
+    said = as_user(service, "ann", "run", "--clean-env", asked).split()
+
+    user, *groups, score, soft, hard, _, ignored = said
+    assert (user, set(groups)) == ("ann", {"ann", "audio", "queuectl"})
+    assert (score, soft, hard, int(ignored, 16)) == ("0", "1024", "524288", 0)
+    assert service.shown("ActiveState") == "active"
+    assert service.box.read(f"/proc/{service.pid}/oom_score_adj") == "-500"
+
+
+def test_nobody_else_can_connect(service: Service) -> None:
+    with pytest.raises(AssertionError, match="usermod -aG queuectl"):
+        as_user(service, "sam", "list")
+    with pytest.raises(AssertionError, match="Permission denied"):
+        service.box.run("setpriv", "--reuid", "sam", "--clear-groups", "cat", service.state + "/queue.db")
+
+
+def test_the_journal_has_one_line_for_each_attempt_with_its_priority(service: Service) -> None:
+    as_user(service, "ann", "enqueue", "--id", "well", "true")
+    as_user(service, "ann", "enqueue", "--id", "badly", "--max-retries", "1", "--backoff-base", "0", "exit 3")
+    service.wait_for_state("well", "completed")
+    service.wait_for_state("badly", "dead")
+    service.box.run("journalctl", "--sync")
+
+    entries = [json.loads(line) for line in service.journal().splitlines()]
+
+    lines = [(entry["PRIORITY"], json.loads(entry["MESSAGE"])) for entry in entries if entry["MESSAGE"][0] == "{"]
+    ends = [
+        (line["job_id"], line["owner"], line["attempt"], line["exit_code"], line["state"], priority)
+        for priority, line in lines
+        if line["event"] == "job.finished" and line["job_id"] in {"well", "badly"}
+    ]
+    assert sorted(ends) == [
+        ("badly", "ann", 1, 3, "failed", "4"),
+        ("badly", "ann", 2, 3, "dead", "4"),
+        ("well", "ann", 1, 0, "completed", "6"),
+    ]
+
+
+def test_a_stop_is_not_undone_by_who_waits_for_a_job(service: Service) -> None:
+    service.long_job("waited-for")
+    waiting = service.box.start(service.queuectl_program, "wait", "waited-for")
+    with service.wire() as wire:
+        wait_for(lambda: wire.call("status")["connections"] == 2, "it waits")
+
+    service.systemctl("stop", UNIT)
+
+    assert waiting.wait(30) == 125
+    assert (service.shown("ActiveState"), service.shown("ActiveState", "queuectld.socket")) == ("inactive", "active")
+    service.restore()
+    completed_the_second_time(service, "waited-for")
 
 
 def test_a_restart_disturbs_no_job_and_refuses_no_connection(service: Service) -> None:

@@ -75,8 +75,8 @@ class LiveDaemon:
         wait_for(self.answers, f"the daemon answers; its log:\n{self.log_tail()}", deadline=30)
         return self
 
-    def launch(self, *prefix: str, env: Mapping[str, str] | None = None) -> None:
-        """Start a daemon, and do not wait."""
+    def launch(self, *prefix: str, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()) -> None:
+        """Start a daemon, and do not wait; it inherits the descriptors `pass_fds`."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*prefix, *self.program],
@@ -86,6 +86,7 @@ class LiveDaemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=pass_fds,
             )
 
     def answers(self) -> bool:
