@@ -70,6 +70,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "server.listening": "clients can connect",
     "server.strange_socket": "the service manager passed a socket that nobody knows the use of",
     "client.refused": "a client was turned away",
+    "audit.request": "somebody asked for a change, or for what is not his: who, what, from where, with what result",
     "request.failed": "a request met an error inside the daemon",
     "metrics.listening": "figures can be read over HTTP",
     "metrics.failed": "figures cannot be offered; it is tried again",
@@ -141,6 +142,15 @@ FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "path": _TEXT,
     "state_dir": _TEXT,
     "user": _TEXT,
+    # Of requests: what was asked for in which role, from where (`pid N`, or host:port), and ok or the code of an error;
+    # how many requests, which jobs (some of `count`), and how many were refused of those that a request named.
+    "op": _TEXT,
+    "role": _TEXT,
+    "origin": _TEXT,
+    "result": _TEXT,
+    "requests": _COUNT,
+    "jobs": {"type": "array", "items": _TEXT},
+    "refused": _COUNT,
     "key": _TEXT,
     "keys": {"type": "array", "items": _TEXT},
 }

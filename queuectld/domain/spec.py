@@ -189,18 +189,15 @@ def check(spec: JobSpec) -> None:
     for name, rule in _RULES.items():
         value = _value(spec, name)
         if value is not None and (complaint := rule(value)):
-            raise BadRequestError(f"`{name}` {complaint}", path=f"$.{name}")
+            shown = name.rstrip("_")
+            raise BadRequestError(f"`{shown}` {complaint}", path=f"$.{shown}")
     if spec.run_at is not None and spec.delay is not None:
         raise BadRequestError("`run_at` and `delay` exclude each other", path="$.run_at")
 
 
-# Fields whose names are words of Python's.
-_ATTRIBUTES: Final = {"as": "as_"}
-
-
 def _value(spec: JobSpec, name: str) -> Any:
     outer, _, inner = name.partition(".")
-    value = getattr(spec, _ATTRIBUTES.get(outer, outer))
+    value = getattr(spec, outer)
     return getattr(value, inner) if inner else value
 
 
@@ -291,7 +288,7 @@ def _seconds(text: str) -> float:
 _RULES: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "command": _no_nul,
     "argv": _argv,
-    "as": _no_nul,
+    "as_": _no_nul,
     "shell": _shell,
     "script": _input,
     "timeout": _positive,

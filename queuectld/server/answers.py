@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,12 +16,20 @@ from queuectld.service.submit import Undone
 
 log = structlog.get_logger()
 
+Told = Callable[[object], None]
+
+
+def untold(_result: object) -> None:
+    """Take no account of how a request ended."""
+
 
 class Question(NamedTuple):
     """A request as far as its answer goes. ``op``: which one it is, as far as that could be read."""
 
     id: RequestId | None
     op: str
+    # Keeps account of how it ended: takes the reply or the error.
+    told: Told = untold
 
 
 def closing(question: Question, result: Any) -> tuple[str, bytes]:

@@ -285,6 +285,7 @@ class Conversation:
             self._wire.moved()
 
     def _answer(self, question: Question, result: Any) -> bytes:
+        question.told(result)
         word, line = closing(question, result)
         self._count(question.op, word)
         return line

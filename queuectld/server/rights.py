@@ -67,8 +67,6 @@ _ROWS: Final[Mapping[str, tuple[Right, Right, Right, Right]]] = {
 RIGHTS: Final[Mapping[str, Mapping[Role, Right]]] = {
     op: dict(zip(Role, rights, strict=True)) for op, rights in _ROWS.items()
 }
-_OF: Final = {form: RIGHTS[op] for op, form in REQUESTS.items()}
-
 _OTHERS: Final[Mapping[Right, Others]] = {
     Right.ALL: Others.WHOLE,
     Right.OWN: Others.REFUSED,
@@ -77,6 +75,14 @@ _OTHERS: Final[Mapping[Right, Others]] = {
     Right.OUTLINE: Others.REFUSED,
 }
 _HAS_JOBS: Final = frozenset({Right.OWN, Right.LISTED})
+# By the words of roles and the classes of requests, for each of many requests a second: whether own jobs are told from
+# those of others, and what there is of these.
+_ADMITTED: Final = {
+    (role.value, form): (rights[role] in _HAS_JOBS, _OTHERS[rights[role]])
+    for op, form in REQUESTS.items()
+    for role, rights in ((role, RIGHTS[op]) for role in Role)
+    if rights[role] is not Right.NO
+}
 
 
 def sight_of(peer: Peer, request: Request[Any], advice: str) -> Sight:
@@ -86,10 +92,11 @@ def sight_of(peer: Peer, request: Request[Any], advice: str) -> Sight:
     """
     if peer.uid is None:
         raise UnauthenticatedError
-    right = _OF[type(request)][peer.role]
-    if right is Right.NO:
+    admitted = _ADMITTED.get((peer.role.value, type(request)))
+    if admitted is None:
         raise ForbiddenError(_refusal(peer.role, request, advice))
-    return Sight(peer.user if right in _HAS_JOBS else None, _OTHERS[right])
+    own, others = admitted
+    return Sight(peer.user if own else None, others)
 
 
 def _refusal(role: Role, request: Request[Any], advice: str) -> str:

@@ -17,9 +17,10 @@ from queuectld.protocol.messages import AnyRequest, operation
 from queuectld.protocol.reading import Unreadable, decode_request, error_body
 from queuectld.protocol.words import LINE_LIMIT
 from queuectld.server.answers import Question
+from queuectld.server.audit import Audit
 from queuectld.server.conversation import Conversation
 from queuectld.server.desk import Ledger
-from queuectld.server.plan import Plan, Refuse
+from queuectld.server.plan import Now, Plan, Refuse
 from queuectld.server.who import STRANGER, Peer
 from queuectld.service.staging import Staging
 
@@ -99,6 +100,7 @@ class Session(asyncio.Protocol):
         # All requests together take up as much as they may: the host will say when that is over.
         self._crowded = False
         self._conversation = Conversation(host.ledger, self, host.count)
+        self._audit = Audit(self)
         # The client says nothing more; and we listen to nothing more.
         self._ended = False
         self._winding_up = False
@@ -146,6 +148,7 @@ class Session(asyncio.Protocol):
         self._forget_held()
         self.staging.clear()
         self.settled.set()
+        self._audit.close()
         self.room.set()
         self._conversation.lose()
         self._host.closed(self)
@@ -267,14 +270,26 @@ class Session(asyncio.Protocol):
             request = decode_request(line)
         except Unreadable as unreadable:
             return Question(unreadable.request_id, NO_OP), Refuse(unreadable.error, close=self.peer.uid is None)
-        question = Question(request.id, operation(request))
+        told, op = self._audit.of(request), operation(request)
+        plan = self._plan(request)
+        match plan:
+            # Done, whether there will be time for the answer or not.
+            case Now():
+                told(plan.reply)
+            case Refuse():
+                told(plan.error)
+            case _:
+                return Question(request.id, op, told), plan
+        return Question(request.id, op), plan
+
+    def _plan(self, request: AnyRequest) -> Plan:
         try:
-            return question, self._host.plan(self, request)
+            return self._host.plan(self, request)
         except QueueCTLError as error:
-            return question, Refuse(error, close=self.peer.uid is None)
+            return Refuse(error, close=self.peer.uid is None)
         except Exception:
             log.exception("A request met an error inside the daemon", event_name="request.failed")
-            return question, Refuse(QueueCTLError())
+            return Refuse(QueueCTLError())
 
     def _regulate(self) -> None:
         if self._winding_up:
