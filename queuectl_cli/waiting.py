@@ -15,7 +15,7 @@ from queuectl_cli.options import App
 from queuectl_cli.outcome import GOES_ON
 from queuectl_cli.progress import Progress
 from queuectl_cli.reconnect import come_back, interrupted, stopped
-from queuectl_cli.selection import pages
+from queuectl_cli.selection import own, pages
 
 # Conditions that hold for a job at one time and not at another.
 _MOVING: Final = frozenset({"state", "exit_code", "ended_since", "seen"})
@@ -58,7 +58,7 @@ class Waiting:
         return self._wait(client)
 
     def _begin(self, client: Client) -> None:
-        which = self._fields["select"]
+        which = self._fields["select"] = own(client, self._fields["select"])
         self._progress.total = client.request("count", select=which, patience=None)["total"]
         if _MOVING & which.keys():
             if self._progress.total <= _NAMED:

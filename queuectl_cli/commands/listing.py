@@ -139,6 +139,6 @@ def _more(app: App, client: Client, select: dict[str, Any], shown: int, limit: i
         if total > shown:
             app.say(f"… and {total - shown:,} older; --limit N shows more, --count counts.")
     if select.get("state") == ["failed"]:
-        dead = client.request("count", select={**select, "state": ["dead"]}, patience=None)["total"]
+        dead = client.request("count", select={**select, "state": ["dead"], "seen": False}, patience=None)["total"]
         if dead:
             app.say(f"These wait for their next retry. {plural(dead)} failed for good:  queuectl dlq")

@@ -21,6 +21,8 @@ class Welcomed(msgspec.Struct, frozen=True, kw_only=True):
     """Who you are to the daemon."""
 
     user: str
+    # admin, user, observer, stranger
+    role: str
 
 
 class Pong(msgspec.Struct, frozen=True, kw_only=True):

@@ -72,7 +72,7 @@ def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
     user, by = peer.user, By(peer.user, sight)
     match request:
         case Hello():
-            return Now(Welcomed(user=user))
+            return Now(Welcomed(user=user, role=peer.role.value))
         case Ping():
             return Now(Pong(version=VERSION, pid=desk.facts.pid, time=iso(desk.clock())))
         case Enqueue():

@@ -50,6 +50,7 @@ def job(name: str = "job1", **fields: Any) -> dict[str, Any]:
         "signal": None,
         "error": None,
         "waiting": "queued",
+        "hidden": False,
         **fields,
     }
 

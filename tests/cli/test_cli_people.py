@@ -122,6 +122,80 @@ def test_list_shows_no_exit_code_of_a_run_before_the_present_one(daemon, call):
     assert "EXIT" not in call("list").out
 
 
+HIDDEN = {
+    **dict.fromkeys(("command", "reason", "attempts", "max_retries", "retries_left", "priority", "tags", "waiting")),
+    "owner": "bob",
+    "hidden": True,
+}
+
+
+@pytest.mark.parametrize("form", ["table", "wide"])
+def test_jobs_of_others_are_listed_as_such(form, daemon, call):
+    daemon.answers["list"] = {"ok": {"jobs": [job("mine"), job("bobs", **HIDDEN)], "next": None}}
+
+    called = call("list", "-o", form)
+
+    heading, mine, bobs = called.out.splitlines()
+    assert "OWNER" in heading
+    assert ("PRIO" in heading) == (form == "wide")
+    assert "ann" in mine
+    assert bobs.endswith("(not yours)")
+    assert "None" not in called.out
+
+
+def test_jobs_of_others_are_sorted_behind_by_what_is_not_told(daemon, call):
+    daemon.answers["list"] = {"ok": {"jobs": [job("mine", priority=-3), job("bobs", **HIDDEN)], "next": None}}
+
+    assert call("list", "--sort", "priority", "-q").out.split() == ["bobs", "mine"]
+    assert call("list", "--sort", "tags", "--json").status == 0
+
+
+def test_an_owner_that_all_jobs_have_is_no_news(daemon, call):
+    daemon.answers["list"] = {"ok": {"jobs": [job("a"), job("b")], "next": None}}
+
+    assert "OWNER" not in call("list").out
+    assert "OWNER" in call("list", "-o", "wide").out
+
+
+@pytest.mark.parametrize("line", ["show bobs", "cancel bobs", "logs bobs", "worker stop", "config set timeout 5m"])
+def test_what_is_not_allowed_is_exit_77_and_says_where_to_read_on(line, daemon, call):
+    refusal = {"error": {"code": "forbidden", "message": "job 'bobs' is not yours: it belongs to bob"}}
+    for op in ("get", "cancel", "logs", "worker_stop", "config_set"):
+        daemon.answers[op] = refusal
+
+    called = call(*line.split())
+
+    assert called.status == 77
+    assert "it belongs to bob" in called.err
+    assert "queuectl help permissions" in called.err
+
+
+def test_several_ids_of_others_are_exit_77_too(daemon, call):
+    refused = [{"index": place, "code": "forbidden", "message": "not yours"} for place in (0, 1)]
+    daemon.answers["cancel"] = {"ok": {"jobs": [], "count": 0, "refused": refused, "pending": []}}
+
+    called = call("cancel", "a", "b")
+
+    assert called.status == 77
+    assert "a: not yours" in called.err
+
+
+@pytest.mark.parametrize(("role", "owners"), [("user", ["ann", "ann"]), ("admin", [None, None])])
+def test_who_sees_jobs_of_others_waits_for_his_own_all_the_same(role, owners, daemon, call):
+    daemon.answers["hello"] = {"ok": {"user": "ann", "role": role}}
+
+    call("wait", "--queue", "q")
+
+    asked = [*daemon.of("count"), *daemon.of("wait")]
+    assert [request["select"].get("owner") for request in asked] == owners
+
+
+def test_events_of_others_are_told_in_a_line():
+    event = {"number": 7, "at": "2026-11-21T08:00:00Z", "event": "job.failed", "job": "bobs", "owner": "bob"}
+
+    assert as_line({**event, "was": "processing", "state": "failed", "hidden": True}, utc=True).endswith("bobs")
+
+
 def test_events_are_told_by_the_clock_on_the_wall_and_without_what_goes_without_saying(in_berlin):
     event = {
         "number": 8,
