@@ -96,7 +96,7 @@ class _Line:
     def _add_rest(self, request: AnyRequest) -> None:
         match request:
             case ConfigSet() | ConfigUnset() if len(self.keys) < NAMED:
-                self.keys += _clean((request.key,))
+                self.keys += (key for key in _clean((request.key,)) if key not in self.keys)
             case Shutdown():
                 self.mode = request.mode
             case _:

@@ -136,11 +136,11 @@ class Desk:
         """The configuration in force."""
         return self.holder.config
 
-    def problems(self) -> tuple[str, ...]:
-        """Return sentences about what is wrong now, for `status`."""
-        parts = (self.control, self.vigil, self.ledger, self.reloader)
-        found = (*(part.problems for part in parts), *self.complaints)
-        return tuple(problem for complain in found for problem in complain())
+    def problems(self, *, whole: bool = True) -> tuple[str, ...]:
+        """Return sentences about what is wrong now, for `status`; unless `whole`, nothing of what jobs run."""
+        parts = (self.vigil.problems, self.ledger.problems, self.reloader.problems, *self.complaints)
+        others = (problem for complain in parts for problem in complain())
+        return (*self.control.problems(whole=whole), *others)
 
     @property
     def policy(self) -> Policy:

@@ -51,7 +51,7 @@ from queuectld.server.tell_events import tell_events
 from queuectld.server.who import Peer, Role
 from queuectld.service import jobs
 from queuectld.service.owner import Submitter
-from queuectld.service.sight import Sight
+from queuectld.service.sight import Others, Sight
 from queuectld.service.staging import Staging
 from queuectld.service.status import Basis, outline, report
 from queuectld.service.submit import PART, Order, Terms, enqueue_all
@@ -106,7 +106,7 @@ def plan(  # noqa: C901, PLR0911, PLR0912  (a table: one line a request)
             return _change(partial(settings.stop_workers, desk, request, user))
         case GetStatus():
             # Beside the writes: how the daemon is can be asked while it stores a hundred thousand jobs, or is stuck.
-            return Read(partial(report if sight.all else outline, basis=_basis(desk)))
+            return Read(partial(outline if sight.others is Others.REFUSED else report, basis=_basis(desk, sight)))
         case Events():
             return Stream(partial(tell_events, desk, request, sight))
         case ConfigList():
@@ -156,7 +156,7 @@ def _enqueue(desk: Desk, peer: Peer, staging: Staging, request: Enqueue) -> Plan
     return Change(lambda _settled: enqueue_many(desk, order))
 
 
-def _basis(desk: Desk) -> Basis:
+def _basis(desk: Desk, sight: Sight) -> Basis:
     facts, control = desk.facts, desk.control
     return Basis(
         pid=facts.pid,
@@ -169,7 +169,7 @@ def _basis(desk: Desk) -> Basis:
         config_file=desk.holder.loaded.config_file,
         workers=len(control.workers()),
         limit=control.limit,
-        problems=desk.problems(),
+        problems=desk.problems(whole=sight.all),
         isolation=facts.isolation,
         loop=desk.vigil.loop(),
         service_manager=facts.service_manager,

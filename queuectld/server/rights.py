@@ -38,7 +38,7 @@ _ALL, _OWN, _LISTED, _LISTING, _NO = Right.ALL, Right.OWN, Right.LISTED, Right.L
 _ROWS: Final[Mapping[str, tuple[Right, Right, Right, Right]]] = {
     "hello": (_ALL, _ALL, _ALL, _ALL),
     "ping": (_ALL, _ALL, _ALL, _ALL),
-    "status": (_ALL, _ALL, _ALL, Right.OUTLINE),
+    "status": (_ALL, _LISTED, _LISTING, Right.OUTLINE),
     "list": (_ALL, _LISTED, _LISTING, _NO),
     "count": (_ALL, _LISTED, _LISTING, _NO),
     "events": (_ALL, _LISTED, _LISTING, _NO),

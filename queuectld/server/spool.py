@@ -21,9 +21,8 @@ from queuectld.host.ledger import Ledger
 from queuectld.host.spool_dir import MOST_NAMES, SpoolDir, Taken, taken_at
 from queuectld.host.watch import ARRIVALS, Eye, Observers
 from queuectld.protocol.replies import Enqueued
-from queuectld.server.who import user_name
 from queuectld.service.control import Control
-from queuectld.service.owner import Submitter
+from queuectld.service.owner import Submitter, user_name
 from queuectld.service.spool import Arrival, RefusedFileError, in_turn, order_of, store_file
 from queuectld.service.submit import Ahead, Terms
 from queuectld.store.base import Store

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from queuectld.errors import BadConfigError
-from queuectld.server.who import Role, user_name
+from queuectld.server.who import Role
+from queuectld.service.owner import user_name
 
 # The fewest characters that a token may have; nobody guesses 16 random ones.
 SHORTEST: Final = 16

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import functools
 import grp
 import os
-import pwd
 import socket
 import struct
 from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Any, Final, NamedTuple
+
+from queuectld.service.owner import user_name
 
 # pid, uid, gid
 _CREDENTIALS: Final = struct.Struct("iII")
@@ -54,15 +54,6 @@ class Access(NamedTuple):
     socket_gid: int | None = None
     admin_gid: int | None = None
     observer_gid: int | None = None
-
-
-@functools.lru_cache(maxsize=1024)
-def user_name(uid: int) -> str:
-    """Return the name of a user, or its number if it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def unix_peer(connection: Any, access: Access) -> Peer:

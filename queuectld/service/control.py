@@ -51,5 +51,8 @@ class Control(Protocol):
     def shutdown(self, mode: ShutdownMode) -> None:
         """Begin to end the daemon; a stronger mode than the one under way replaces it."""
 
-    def problems(self) -> Sequence[str]:
-        """Return sentences about what is wrong now; none if all is well."""
+    def problems(self, *, whole: bool = True) -> Sequence[str]:
+        """Return sentences about what is wrong now; none if all is well.
+
+        Unless `whole`, without names of processes, which tell what a job runs.
+        """

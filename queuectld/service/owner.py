@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pwd
 from typing import NamedTuple
 
@@ -33,10 +34,24 @@ class Submitter(NamedTuple):
         return named if named == self.only else known_user(named)
 
 
+@functools.lru_cache(maxsize=1024)
+def user_name(uid: int) -> str:
+    """Return the name of a user, or its number if it has none that means it and nobody else.
+
+    Two directories may give one name to two users, and a name may look like the number of another: what is one's would
+    be the other's as well.
+    """
+    try:
+        name = pwd.getpwuid(uid).pw_name
+        return name if pwd.getpwnam(name).pw_uid == uid and not name.isdigit() else str(uid)
+    except KeyError:
+        return str(uid)
+
+
 def known_user(name: str) -> str:
     """Return what the user of that name is called by the kernel's number. Raises `BadRequestError` if there is none."""
     try:
         # Two names may share a number; whoever comes by the number has to find what is his.
-        return pwd.getpwuid(pwd.getpwnam(name).pw_uid).pw_name
+        return user_name(pwd.getpwnam(name).pw_uid)
     except KeyError:
         raise BadRequestError(f"there is no user '{name}' on this host", path="$.as") from None

@@ -224,10 +224,11 @@ class Supervisor:
         """End the daemon, as a signal asks for it; the second one skips the grace."""
         self._stopping.press()
 
-    def problems(self) -> Sequence[str]:
-        """Return sentences about what is wrong now."""
-        stuck = [f"attempt {token} cannot be ended: {what}" for token, what in self._endings.stuck.items()]
-        return [*self._health.problems(), *stuck]
+    def problems(self, *, whole: bool = True) -> Sequence[str]:
+        """Return sentences about what is wrong now; unless `whole`, without names of processes."""
+        stuck = self._endings.stuck.items()
+        told = [f"attempt {token} cannot be ended" + (f": {what}" if whole else "") for token, what in stuck]
+        return [*self._health.problems(), *told]
 
     # Watcher: what workers and the kernel tell.
 

@@ -41,6 +41,7 @@ class FakeControl:
         self.on_cancel: Callable[[int], None] | None = None
         self.listeners: dict[int, Callable[[], None]] = {}
         self.lent: list[int] = []
+        self.trouble: list[str] = []
 
     def workers(self) -> list[WorkerView]:
         return []
@@ -77,8 +78,8 @@ class FakeControl:
     def shutdown(self, mode: str) -> None:
         self.asked.append(("shutdown", mode))
 
-    def problems(self) -> list[str]:
-        return []
+    def problems(self, *, whole: bool = True) -> list[str]:
+        return [problem if whole else problem.partition(":")[0] for problem in self.trouble]
 
 
 class FakeVigil:

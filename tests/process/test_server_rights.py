@@ -242,6 +242,16 @@ def test_a_stranger_learns_that_the_daemon_lives_and_how_to_get_in(rig):
     assert "root" in sam.error(op="list")["message"]
 
 
+def test_what_a_job_runs_is_not_told_by_the_problems_of_the_daemon(rig):
+    rig.control.trouble = ["attempt 7 cannot be ended: 4711 (hush)"]
+
+    told = {peer.user: rig.connect(peer=peer).ok(op="status")["problems"] for peer in (ROOT, ALICE, OLGA, SAM)}
+
+    assert told["root"] == rig.control.trouble
+    assert told["alice"] == told["olga"] == ["attempt 7 cannot be ended"]
+    assert "told only to those who may" in told["sam"][0]
+
+
 @pytest.fixture
 def bobs_life(rig):
     """Jobs of bob in every state, full of secrets; with one that goes on while others look."""
@@ -339,7 +349,8 @@ def test_nothing_that_others_tried_changed_anything(rig, bobs_life):
             all_of(client, op=op, select={})
 
     after = root.ok(op="list")["jobs"]
-    volatile = {"duration"}
+    # Time goes on meanwhile.
+    volatile = {"duration", "waiting"}
     assert [{k: v for k, v in job.items() if k not in volatile} for job in after] == [
         {k: v for k, v in job.items() if k not in volatile} for job in before
     ]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from queuectld.server.who import user_name
+from queuectld.service.owner import user_name
 from tests.certificates import Authority
 from tests.system.gate import Gate
 from tests.system.installation import Installation

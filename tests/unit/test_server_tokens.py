@@ -8,7 +8,8 @@ import pytest
 
 from queuectld.errors import BadConfigError
 from queuectld.server.tokens import MOST, Token, digest_of, holder_of, parse_tokens, read_tokens
-from queuectld.server.who import Role, user_name
+from queuectld.server.who import Role
+from queuectld.service.owner import user_name
 
 ONE = "a-token-of-more-than-16-characters"
 TWO = "another-token-of-enough-characters"

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,8 +17,9 @@ from queuectld.server.who import (
     peer_groups,
     role_of,
     unix_peer,
-    user_name,
 )
+from queuectld.service import owner
+from queuectld.service.owner import user_name
 
 SOCKET, ADMINS, OBSERVERS, ELSE = 101, 102, 103, 104
 ROOTS = Access(daemon_uid=0, socket_gid=SOCKET, admin_gid=ADMINS, observer_gid=OBSERVERS)
@@ -94,6 +96,20 @@ def test_however_many_groups_somebody_has_all_are_known(tmp_path, count):
     assert groups == frozenset(range(2000, 2000 + count))
     # The group of the process itself counts as well.
     assert peer == Peer(12345, "12345", Role.USER, f"pid {process.pid}")
+
+
+@pytest.mark.parametrize(
+    ("name", "back", "called"), [("ann", 4_000, "ann"), ("ann", 4_001, "4000"), ("17", 4_000, "4000")]
+)
+def test_a_name_that_could_mean_another_user_is_not_used(monkeypatch, name, back, called):
+    monkeypatch.setattr(owner.pwd, "getpwuid", lambda _uid: SimpleNamespace(pw_name=name))
+    monkeypatch.setattr(owner.pwd, "getpwnam", lambda _name: SimpleNamespace(pw_uid=back))
+    user_name.cache_clear()
+
+    try:
+        assert user_name(4_000) == called
+    finally:
+        user_name.cache_clear()
 
 
 def test_a_user_without_a_name_is_called_by_its_number():
