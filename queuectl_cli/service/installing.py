@@ -56,8 +56,11 @@ def check_no_package(manager: Manager) -> None:
 
 
 def programs() -> str:
-    """Return the directory that has both of our programs. Raises `CliError`."""
-    for place in (os.path.realpath(sys.argv[0]), sys.executable):
+    """Return the directory that has both of our programs. Raises `CliError`.
+
+    Rather that of links to them: where these lead to may have another name after the next upgrade.
+    """
+    for place in (os.path.abspath(sys.argv[0]), os.path.realpath(sys.argv[0]), sys.executable):  # noqa: PTH100
         folder = os.path.dirname(place)  # noqa: PTH120
         if all(os.access(f"{folder}/{name}", os.X_OK) for name in ("queuectl", "queuectld")):
             return folder
@@ -78,7 +81,8 @@ def version() -> int:
 
 def hazards(folder: str) -> Iterator[str]:
     """Say what is wrong with a service of root that runs programs from this directory."""
-    for place in (f"{folder}/queuectld", *_upwards(folder)):
+    behind = os.path.dirname(os.path.realpath(f"{folder}/queuectld"))  # noqa: PTH120
+    for place in (f"{folder}/queuectld", *_upwards(folder), *_upwards(behind)):
         found = os.stat(place)  # noqa: PTH116
         if found.st_uid != 0:
             yield f"{place} belongs to {_name(found.st_uid)}, who so decides what root runs"
@@ -86,7 +90,7 @@ def hazards(folder: str) -> Iterator[str]:
         if found.st_mode & 0o022 and not found.st_mode & 0o1000:
             yield f"{place} can be changed by others than root (mode {found.st_mode & 0o7777:o})"
             return
-    for place in _upwards(folder):
+    for place in (*_upwards(folder), *_upwards(behind)):
         if not os.stat(place).st_mode & 0o001:  # noqa: PTH116
             yield f"{place} is closed to other users: queuectld@USER.service cannot run from there"
             return
