@@ -77,7 +77,7 @@ def test_the_source_distribution_has_every_file_of_the_project(built: Built) -> 
 def test_what_has_to_be_run_can_be_run_from_the_source_distribution(built: Built, tmp_path: Path) -> None:
     tree = unpacked(built.sdist, tmp_path)
 
-    for program in ("tests/run", "deploy/demo", ".ci/run"):
+    for program in ("tests/run", "deploy/demo", "deploy/debian/build", ".ci/run"):
         assert (tree / program).stat().st_mode & 0o111 == 0o111, program
 
 

@@ -181,6 +181,6 @@ def test_the_figures_are_a_table_and_say_where_they_were_measured() -> None:
 
 
 def test_every_program_the_readme_tells_people_to_run_is_there() -> None:
-    for program in ("deploy/demo", "tests/run"):
+    for program in ("deploy/demo", "deploy/debian/build", "tests/run"):
         assert os.access(Path(__file__).parents[2] / program, os.X_OK), program
         assert program in README
