@@ -197,6 +197,13 @@ MEANINGS: Final[Mapping[str, str]] = {
     "path": "a file, a directory or a socket",
     "state_dir": "the state directory",
     "user": "who asked for it, or whose connection it is",
+    "op": "the operation that was asked for",
+    "role": "of who asked: admin, user, observer, stranger",
+    "origin": "from where: pid N on the Unix socket, else host:port",
+    "result": "ok, or the code of the error",
+    "requests": "how many requests the line tells of",
+    "jobs": "ids of the jobs concerned; of many the first",
+    "refused": "how many jobs were refused",
     "key": "a key of the configuration",
     "keys": "keys of the configuration",
 }
