@@ -56,8 +56,8 @@ Examples:
   queuectl list --state failed
   queuectl dlq retry job1
 
-Topics: queuectl help enqueue | selectors | time | output | exit-codes | limits | environment | remote
-        | permissions | spool | restarts | logs | monitoring
+Topics: queuectl help enqueue | selectors | time | output | exit-codes | limits | environment | restarts |
+permissions | remote | spool | logs | monitoring
 """
 
 

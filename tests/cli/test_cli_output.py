@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from queuectl_cli.commands.help import topics
 from tests.cli.scripted import job
 
 
@@ -108,6 +109,12 @@ def test_help_explains_topics_and_commands(call):
     assert "69   the daemon cannot be reached" in call("help", "exit-codes").out
     assert "Usage: queuectl dlq retry" in call("help", "dlq", "retry").out
     assert call("help", "nonsense").status == 2
+
+
+def test_the_overview_names_every_topic(call):
+    _, _, named = " ".join(call("--help").out.split()).partition("Topics: queuectl help ")
+
+    assert sorted(named.split(" | ")) == topics()
 
 
 def test_options_are_understood_before_and_after_the_command(daemon, call):
