@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from queuectld.server.tokens import digest_of
 from queuectld.service.owner import user_name
 from tests.certificates import Authority
 from tests.system.gate import Gate
@@ -93,6 +94,24 @@ def test_a_wrong_token_is_refused_and_logged_with_where_it_came_from(remote: Rem
     assert {(line["level"], line["address"]) for line in refused} == {("warning", "127.0.0.1")}
     assert len(refused) == len(codes)
     assert "not-the-token" not in remote.daemon.log.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's daemon runs jobs as others")
+def test_a_token_names_the_user_whose_jobs_one_may_see_and_as_whom_they_run(remote: Remote, home: Path) -> None:
+    remote.tokens.write_text(f"{TOKEN}\n{OTHER} nobody\nsha256:{digest_of('o' * 32).hex()} nobody observer\n")
+    remote.daemon.start()
+    user, observer = ({"QUEUECTL_TOKEN_FILE": str(secret(home / text[0], text))} for text in (OTHER, "o" * 32))
+
+    roots = remote.cli("run", "--id", "of-root", "id -un")
+    theirs = remote.cli("run", "id -un", **user)
+    shown = remote.cli("show", "of-root", **user)
+    listed = remote.cli("list", "-q", **observer)
+    added = remote.cli("enqueue", "true", **observer)
+
+    assert (roots.out, theirs.out) == ("root\n", "nobody\n"), f"{roots}\n{theirs}"
+    assert (shown.code, "is not yours" in shown.err) == (77, True), shown
+    assert (listed.code, len(listed.out.split())) == (0, 2), listed
+    assert added.code == 77, added
 
 
 def test_tokens_and_certificates_are_read_again_at_a_reload_and_bad_ones_change_nothing(
