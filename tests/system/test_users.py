@@ -97,6 +97,19 @@ def test_one_that_an_administrator_gives_to_somebody_has_the_account_of_that_one
     assert said == [user, place, f"/home/{user}", user, box.run("getent", "passwd", user).split(":")[-1]]
 
 
+def test_a_script_and_an_input_reach_the_job_of_a_user_through_the_state_of_root(box: Box) -> None:
+    box.run("sh", "-c", "echo 'id -un; cat; cat /dev/stdin; echo over >/dev/stderr' >/home/ann/script")
+    box.run("sh", "-c", "echo given >/home/ann/input")
+
+    job = queuectl(
+        box, "ann", "enqueue", "-q", "--script", "/home/ann/script", "--stdin", "/home/ann/input", "--max-retries", "0"
+    )
+    queuectl(box, "ann", "wait", job)
+
+    assert sorted(queuectl(box, "ann", "logs", job).split()) == ["ann", "given", "given"]
+    assert shown(box, job)["state"] == "completed"
+
+
 def test_nobody_can_touch_the_job_of_somebody_else(box: Box) -> None:
     job = queuectl(box, "ann", "enqueue", "-q", "--env", "SECRET=deeply", "echo $$ >/tmp/ann; exec sleep 1000")
     pid = wait_for(lambda: box.run("cat", "/tmp/ann", check=False), "it runs")
