@@ -14,15 +14,15 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 
 from queuectld.protocol.worker_messages import Identity, RunSpec
 from queuectld.worker import identity as rights
-from queuectld.worker import refusal
+from queuectld.worker import refusal, signals
 from queuectld.worker.refusal import NotStarted
 
 # By this name the command finds its script, which lies where its user may not look: as a shell names what `<(…)` gives.
@@ -33,7 +33,8 @@ _PATIENCE: Final = 2.0
 # A report is written at one stroke.
 _LONGEST: Final = select.PIPE_BUF // 8
 # What Python handles or ignores; every other signal was put right when the worker began.
-_OURS: Final = (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGXFSZ, signal.SIGPIPE)
+_OURS: Final = tuple(map(int, (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP, signal.SIGXFSZ)))
+_PIPE: Final = int(signal.SIGPIPE)
 
 _decoder: Final = msgspec.json.Decoder(NotStarted)
 
@@ -123,32 +124,37 @@ def _be_the_child(wanted: Start, programs: list[bytes], writer: int) -> NoReturn
 
 def _become(wanted: Start, programs: list[bytes], writer: int) -> NoReturn:
     spec, identity = wanted.spec, wanted.identity
-    with _or(lambda error: refusal.unfit(spec.argv[0], error)):
-        _let_go(wanted, writer)
-    if identity is not None:
-        with _or(lambda error: refusal.forbidden(f"it cannot run as user {identity.uid}", error)):
-            rights.assume(identity)
-    _set_limits(spec)
-    with _or(lambda error: refusal.nowhere(spec.cwd, error)):
-        _enter(spec)
-    with _or(lambda error: refusal.unfit(spec.argv[0], error)):
-        _execute(wanted, programs)
 
+    def stranded(error: OSError) -> NotStarted:
+        return refusal.unfit(spec.argv[0], error)
 
-@contextmanager
-def _or(say: Callable[[OSError], NotStarted]) -> Iterator[None]:
+    blame = stranded
     try:
-        yield
+        _let_go(wanted, writer)
+        if identity is not None:
+            blame = partial(refusal.forbidden, f"it cannot run as user {identity.uid}")
+            rights.assume(identity)
+        if spec.umask is not None:
+            os.umask(spec.umask)
+        if spec.nice is not None:
+            blame = partial(refusal.forbidden, f"the nice value {spec.nice} may not be set")
+            os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
+        if spec.files is not None:
+            blame = partial(refusal.forbidden, f"it may not be held to {spec.files} open files")
+            resource.setrlimit(resource.RLIMIT_NOFILE, (spec.files, spec.files))
+        blame = partial(refusal.nowhere, spec.cwd)
+        _enter(spec)
+        blame = stranded
+        _execute(wanted, programs)
     except OSError as error:
-        raise _RefusedError(say(error)) from None
+        raise _RefusedError(blame(error)) from None
 
 
 def _let_go(wanted: Start, writer: int) -> None:
     """Keep nothing of the worker but what the command is given, and the descriptor to report by."""
     # A signal that its user sends must not look as if it had been sent to the worker.
     signal.set_wakeup_fd(-1)
-    for number in _OURS:
-        signal.signal(number, signal.SIG_DFL)
+    signals.make_default((*_OURS, _PIPE))
     os.setsid()
     for standard, descriptor in enumerate((wanted.stdin, wanted.stdout, wanted.stderr)):
         os.dup2(descriptor, standard)
@@ -162,17 +168,6 @@ def _let_go(wanted: Start, writer: int) -> None:
         os.closerange(lowest, passed)
         lowest = passed + 1
     os.closerange(lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-
-
-def _set_limits(spec: RunSpec) -> None:
-    if spec.umask is not None:
-        os.umask(spec.umask)
-    if spec.nice is not None:
-        with _or(lambda error: refusal.forbidden(f"the nice value {spec.nice} may not be set", error)):
-            os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
-    if spec.files is not None:
-        with _or(lambda error: refusal.forbidden(f"it may not be held to {spec.files} open files", error)):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (spec.files, spec.files))
 
 
 def _enter(spec: RunSpec) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import signal
 from typing import Final
 
 from queuectld.protocol.worker_messages import Identity
+from queuectld.worker import signals
 
 _PR_SET_DUMPABLE: Final = 4
 _PR_CAP_AMBIENT: Final = 47
@@ -40,7 +40,7 @@ def assume(identity: Identity) -> None:
     Where we were root and this user is not, the kernel takes the capabilities. What we have in memory stays ours: the
     user may send us signals from now on, but gets no picture of us, not even from a collector of crashes.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    signals.block()
     try:
         os.setgroups(identity.groups)
         os.setresgid(identity.gid, identity.gid, identity.gid)
@@ -48,7 +48,7 @@ def assume(identity: Identity) -> None:
         # The kernel has set that to what the host says for such programs; the next one executed begins anew.
         _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signals.unblock()
     # The number that means "as it is" must never be taken for a success.
     if os.getresuid() != (identity.uid,) * 3 or os.getresgid() != (identity.gid,) * 3:
         raise PermissionError(1, "the kernel left it as it was")
