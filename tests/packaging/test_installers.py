@@ -27,7 +27,7 @@ def pythons() -> dict[str, str]:
         name = f"python3.{minor}"
         places = [shutil.which(name), *Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/{name}")]
         for place in filter(None, places):
-            able = subprocess.run([place, "-c", "import ensurepip, venv"], capture_output=True, check=False)
+            able = subprocess.run([place, "-c", "import venv"], capture_output=True, check=False)
             if able.returncode == 0:
                 found.setdefault(f"3.{minor}", str(place))
     return found
@@ -70,9 +70,9 @@ def use(programs: Path, home: Path) -> None:
 
 @pytest.mark.parametrize("version", pythons())
 def test_pip_installs_the_wheel(built: Built, home: Path, version: str) -> None:
-    run([pythons()[version], "-m", "venv", home / "venv"])
+    run([pythons()[version], "-m", "venv", "--without-pip", home / "venv"])
 
-    run([home / "venv/bin/pip", "install", "--quiet", built.wheel])
+    run([sys.executable, "-m", "pip", "--python", home / "venv/bin/python", "install", "--quiet", built.wheel])
 
     use(home / "venv/bin", home)
 
