@@ -42,9 +42,10 @@ class FakeControl:
         self.listeners: dict[int, Callable[[], None]] = {}
         self.lent: list[int] = []
         self.trouble: list[str] = []
+        self.pool: list[WorkerView] = []
 
     def workers(self) -> list[WorkerView]:
-        return []
+        return self.pool
 
     def start_workers(self, count: int) -> None:
         self.asked.append(("start_workers", count))

@@ -154,6 +154,18 @@ def test_many_requests_share_lines_and_none_is_lost(rig, book):
     assert {line["result"] for line in lines if line["op"] == "signal"} == {"no_such_job"}
 
 
+def test_what_was_not_told_yet_is_told_when_the_connection_ends(rig, book, monkeypatch):
+    monkeypatch.setattr(audit, "WINDOW", 3600)
+    alice = rig.connect(peer=ALICE)
+    for name in "abc":
+        alice.add(id=name)
+    assert [line["jobs"] for line in book.lines] == [["a"]]
+
+    alice.close()
+
+    assert [line["jobs"] for line in book.wait(lambda lines: len(lines) == 2)] == [["a"], ["b", "c"]]
+
+
 def test_a_change_that_outlives_its_connection_is_on_record_all_the_same(rig, book):
     rig.connect(peer=BOB).add(id="bobs")
     claimed = rig.start_job()

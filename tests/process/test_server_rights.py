@@ -9,6 +9,7 @@ import time
 import pytest
 
 from queuectld.protocol.messages import REQUESTS
+from queuectld.protocol.replies import WorkerView
 from queuectld.server.rights import RIGHTS, Right
 from queuectld.server.who import Peer, Role
 from queuectld.service.output_files import output_base
@@ -20,6 +21,7 @@ ALICE = Peer(2001, "alice", Role.USER, "pid 2")
 BOB = Peer(2002, "bob", Role.USER, "pid 3")
 OLGA = Peer(2003, "olga", Role.OBSERVER, "pid 4")
 SAM = Peer(2004, "sam", Role.STRANGER, "pid 5")
+CARL = Peer(2005, "carl", Role.USER, "pid 6")
 EVERYBODY = {Role.ADMIN: ROOT, Role.USER: ALICE, Role.OBSERVER: OLGA, Role.STRANGER: SAM}
 
 # What nobody but bob (and root) may learn of his jobs, from any byte. The exit code is looked for as such.
@@ -198,7 +200,7 @@ def test_ids_of_others_do_not_get_into_the_way_of_ones_own(rig):
     assert alice.error(op="get", job="deploy")["code"] == "forbidden"
     assert alice.ok(op="cancel", select={"ids": ["build"]})["jobs"] == ["build-mine"]
     assert bob.error(op="get", job="build")["code"] == "ambiguous_id"
-    assert rig.connect(peer=Peer(9, "carl", Role.USER, "")).error(op="get", job="@last")["code"] == "no_such_job"
+    assert rig.connect(peer=CARL).error(op="get", job="@last")["code"] == "no_such_job"
 
 
 def test_a_discarded_job_of_somebody_else_is_none(rig):
@@ -211,10 +213,27 @@ def test_a_discarded_job_of_somebody_else_is_none(rig):
     # The newest of that name is bob's; each brings back his own.
     assert alice.ok(op="undelete", select={"ids": ["same"]})["count"] == 1
     assert rig.connect(peer=ROOT).ok(op="get", job="same")["job"]["exit_code"] == 3
-    assert rig.connect(peer=Peer(9, "carl", Role.USER, "")).error(op="undelete", select={"ids": ["nope"]})["code"] == (
-        "no_such_job"
-    )
-    assert bob.error(op="undelete", select={"ids": ["same"]})["code"] in {"duplicate_id", "wrong_state"}
+    assert bob.error(op="undelete", select={"ids": ["same"]})["code"] == "duplicate_id"
+    carl = rig.connect(peer=CARL)
+    assert carl.error(op="undelete", select={"ids": ["same"]})["code"] == "forbidden"
+    alice.ok(op="discard", select={"ids": ["same"]})
+    gone, none = (carl.error(op="undelete", select={"ids": [name]}) for name in ("same", "none"))
+    assert gone["code"] == none["code"] == "no_such_job"
+    assert gone["message"].replace("same", "none") == none["message"]
+
+
+def test_of_a_worker_others_are_told_which_job_it_has_and_no_more(rig):
+    told = {"name": "w1", "pid": 7, "phase": "running", "since": "", "started_at": "", "jobs_done": 0}
+    spent = {"memory": None, "descriptors": None, "cpu_seconds": None}
+    rig.control.pool = [WorkerView(job="bobs", attempt=4, **told, **spent)]
+
+    seen = {peer.user: rig.connect(peer=peer).ok(op="worker_list")["workers"][0] for peer in (ROOT, ALICE, OLGA)}
+
+    assert {user: (one["job"], one["attempt"]) for user, one in seen.items()} == {
+        "root": ("bobs", 4),
+        "alice": ("bobs", None),
+        "olga": ("bobs", None),
+    }
 
 
 def test_only_the_attempt_of_an_own_job_can_be_lent(rig):
