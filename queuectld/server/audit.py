@@ -35,7 +35,7 @@ from queuectld.service.submit import Undone
 
 # Seconds within which the same is told in one line with a number: a line for each of 12,000 requests a second would
 # cost half of them.
-WINDOW: Final = 0.25
+WINDOW: Final = 1.0
 # Names that a line has at most; `count` and `requests` are the truth. A name is as long as an id can be.
 NAMED: Final = 20
 _LONGEST: Final = 128
