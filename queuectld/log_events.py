@@ -199,7 +199,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "user": "who asked for it, or whose connection it is",
     "op": "the operation that was asked for",
     "role": "of who asked: admin, user, observer, stranger",
-    "origin": "from where: pid N on the Unix socket, else host:port",
+    "origin": "from where: pid N on the Unix socket, file NAME in the spool, else host:port",
     "result": "ok, or the code of the error",
     "requests": "how many requests the line tells of",
     "jobs": "ids of the jobs concerned; of many the first",

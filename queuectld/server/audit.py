@@ -200,6 +200,22 @@ def _result(told: object) -> _Result:
             return _Result("ok")
 
 
+def account_for_file(name: str, user: str, uid: int, reply: Enqueued) -> None:
+    """Account for the jobs of a file that somebody put into the spool; one that was refused is told as such."""
+    log.info(
+        "Change carried out",
+        event_name="audit.request",
+        user=user,
+        peer_uid=uid,
+        origin=f"file {name}",
+        op=Enqueue.__struct_config__.tag,
+        result="ok",
+        count=len(reply.jobs),
+        jobs=[job.id for job in islice(reply.jobs, NAMED)],
+        requests=1,
+    )
+
+
 def _of_reply(refused: tuple[Any, ...], jobs: tuple[str, ...], count: int) -> _Result:
     return _Result(refused[0].code if refused and not jobs else "ok", jobs, count, len(refused))
 

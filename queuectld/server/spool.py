@@ -21,6 +21,7 @@ from queuectld.host.ledger import Ledger
 from queuectld.host.spool_dir import MOST_NAMES, SpoolDir, Taken, taken_at
 from queuectld.host.watch import ARRIVALS, Eye, Observers
 from queuectld.protocol.replies import Enqueued
+from queuectld.server.audit import account_for_file
 from queuectld.service.control import Control
 from queuectld.service.owner import Submitter, user_name
 from queuectld.service.spool import Arrival, RefusedFileError, in_turn, order_of, store_file
@@ -230,6 +231,7 @@ class Spool:
         if reply is not None:
             count = len(reply.jobs)
             log.info("Jobs of a file stored", event_name="spool.taken", path=taken.name, owner=owner, count=count)
+            account_for_file(taken.name, owner, taken.uid, reply)
         return None
 
     async def _discard(self, place: SpoolDir, marks: Sequence[str]) -> None:

@@ -82,6 +82,9 @@ def test_the_jobs_of_a_file_are_its_owners_with_his_environment_and_his_home(dae
     assert [(event["job"], event["by"]) for event in added] == [("one", getpass.getuser()), ("two", getpass.getuser())]
     [line] = events(daemon, "spool.taken")
     assert (line["path"], line["owner"], line["count"]) == ("x.json", getpass.getuser(), 2)
+    [line] = [line for line in events(daemon, "audit.request") if line["origin"].startswith("file ")]
+    assert (line["origin"], line["user"], line["peer_uid"]) == ("file x.json", getpass.getuser(), os.geteuid())
+    assert (line["op"], line["result"], line["jobs"]) == ("enqueue", "ok", ["one", "two"])
 
 
 def test_a_job_starts_soon_after_its_file_is_there(daemon: LiveDaemon) -> None:
