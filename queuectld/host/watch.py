@@ -36,7 +36,7 @@ _SLOW: Final = 15.0
 _BLIND: Final = 2.0
 
 
-class Sight(Enum):
+class Visibility(Enum):
     """How well a directory is seen."""
 
     WATCHED = "watched"
@@ -137,7 +137,7 @@ class Eye:
         self._watch: ObservedWatch | None = None
         self._watched: tuple[int, int] | None = None
         self._complained = False
-        self.sight = Sight.ABSENT
+        self.visibility = Visibility.ABSENT
 
     def wake(self) -> None:
         """Have who waits look."""
@@ -152,7 +152,7 @@ class Eye:
             found = await asyncio.to_thread(_identity, self.directory)
             if found is None:
                 await self.shut()
-                self.sight = Sight.ABSENT
+                self.visibility = Visibility.ABSENT
                 return
             if self._watch is None or found != self._watched or not await self._alive():
                 await self.shut()
@@ -161,12 +161,12 @@ class Eye:
                 self._watched = found
         except OSError as error:
             self._complain(error)
-            self.sight = Sight.BLIND
+            self.visibility = Visibility.BLIND
             return
         if self._complained:
             log.info("The directory is watched again", event_name="watch.works", path=str(self.directory))
             self._complained = False
-        self.sight = Sight.WATCHED
+        self.visibility = Visibility.WATCHED
 
     async def _alive(self) -> bool:
         observer = await self._observers.get()
@@ -207,7 +207,7 @@ class Eye:
 
         That is after `most` seconds at the latest.
         """
-        patience = _BLIND if self.sight is Sight.BLIND else _SLOW
+        patience = _BLIND if self.visibility is Visibility.BLIND else _SLOW
         return await self._within(patience if most is None else min(most, patience))
 
     async def woken(self) -> None:

@@ -21,7 +21,7 @@ from queuectld.config import Holder, Loaded, load
 from queuectld.errors import BadConfigError
 from queuectld.host import watch
 from queuectld.host.reload import ConfigWatch, Reloader, Stages
-from queuectld.host.watch import CHANGES, Eye, Observers, Sight
+from queuectld.host.watch import CHANGES, Eye, Observers, Visibility
 
 PATIENCE = 20.0
 
@@ -56,7 +56,7 @@ class Rig:
 
     async def watched(self) -> None:
         """Wait until changes are noticed at once."""
-        await self.until(lambda: self.config_watch._eye.sight is Sight.WATCHED and self.reads > 0)
+        await self.until(lambda: self.config_watch._eye.visibility is Visibility.WATCHED and self.reads > 0)
 
 
 def descriptors() -> dict[int, str]:
@@ -246,7 +246,7 @@ def test_a_directory_that_comes_later_is_watched_then(tmp_path: Path) -> None:
 
     async def test(rig: Rig) -> None:
         await rig.until(lambda: rig.reads > 0)
-        assert rig.config_watch._eye.sight is Sight.ABSENT
+        assert rig.config_watch._eye.visibility is Visibility.ABSENT
         file.parent.mkdir()
         file.write_text("max_retries = 2\n")
 
@@ -294,7 +294,7 @@ def test_where_the_host_watches_nothing_the_file_is_looked_at_until_it_does(
         with monkeypatch.context() as broken:
             broken.setattr(inotify_c.ctypes, "get_errno", lambda: errno.ENOSPC)
             broken.setattr(inotify_c, what, fault)
-            await rig.until(lambda: rig.config_watch._eye.sight is Sight.BLIND)
+            await rig.until(lambda: rig.config_watch._eye.visibility is Visibility.BLIND)
             file.write_text("max_retries = 2\n")
             await rig.until(lambda: rig.retries == 2)
         await rig.watched()
@@ -320,7 +320,7 @@ def test_where_no_thread_is_left_the_file_is_looked_at(file: Path, count: int, m
         start(thread)
 
     async def test(rig: Rig) -> None:
-        await rig.until(lambda: rig.config_watch._eye.sight is Sight.BLIND)
+        await rig.until(lambda: rig.config_watch._eye.visibility is Visibility.BLIND)
         before = descriptors()
         for number in (2, 3):
             file.write_text(f"max_retries = {number}\n")
@@ -337,7 +337,7 @@ def test_a_program_that_is_started_inherits_nothing_of_what_watches(tmp_path: Pa
         await eye.open()
 
         watching = [number for number, target in descriptors().items() if "inotify" in target]
-        assert eye.sight is Sight.WATCHED
+        assert eye.visibility is Visibility.WATCHED
         assert watching
         assert not any(os.get_inheritable(descriptor) for descriptor in watching)
 
