@@ -57,7 +57,7 @@ Examples:
   queuectl dlq retry job1
 
 Topics: queuectl help enqueue | selectors | time | output | exit-codes | limits | environment | restarts |
-permissions | remote | spool | logs | monitoring
+permissions | remote | spool | service | logs | monitoring
 """
 
 

@@ -10,6 +10,7 @@ from queuectl_cli.client import Client, Message
 from queuectl_cli.doctor import daemon, host, place
 from queuectl_cli.doctor.finding import FAIL, OK, WARN, Finding
 from queuectl_cli.doctor.place import Place
+from queuectl_cli.doctor.service import service
 from queuectl_cli.errors import CliError
 from queuectl_cli.options import App, common
 from queuectl_cli.render import Output, paint, plural
@@ -47,6 +48,7 @@ def _look(app: App, target: Target) -> Iterator[Finding]:
             yield from daemon.server(status)
         except CliError as error:
             yield Finding("daemon", FAIL, error.message, " ".join(error.hints))
+    yield from service(target, status)
     yield from host.open_files(status["pid"] if status and target.local else None)
     where = _place(target, status)
     if where is not None:

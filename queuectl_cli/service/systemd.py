@@ -109,17 +109,18 @@ def asleep(manager: Manager) -> bool:
 
 
 def stopped(target: Target) -> bool:
-    """Whether somebody has stopped the service for which systemd listens there: to connect would undo that."""
-    manager = _listener(target)
+    """Whether somebody stops or has stopped the service for which systemd listens: to connect would undo that."""
+    manager = listener(target)
     if manager is None or not systemd_runs():
         return False
     try:
-        return show(manager, "ActiveState") == "inactive" and listens(manager)
+        return show(manager, "ActiveState") in {"inactive", "deactivating", "failed"} and listens(manager)
     except CliError:
         return False
 
 
-def _listener(target: Target) -> Manager | None:
+def listener(target: Target) -> Manager | None:
+    """Return whose service it would be that listens there; None if that is nobody's usual place."""
     if target.path == SYSTEM_SOCKET:
         return manager_of("system", os.environ)
     mine = target.places.scope == "user" and target.path == target.places.socket

@@ -83,6 +83,8 @@ OWN = (
     "StateDirectory",
     "StateDirectoryMode",
     "ConfigurationDirectory",
+    "LogsDirectory",
+    "LogsDirectoryMode",
     "SyslogIdentifier",
     "WantedBy",
     "Also",
