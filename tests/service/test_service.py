@@ -82,6 +82,21 @@ def test_a_member_of_the_group_wakes_it_and_his_job_runs_as_himself_with_what_jo
     assert service.shown("ActiveState") == "active"
 
 
+def test_a_member_drops_a_file_into_the_spool_and_nobody_else_can(service: Service) -> None:
+    drop = (
+        """cd /var/spool/queuectl && echo '{"id": "dropped", "command": "id -un"}' >tmp/x.json && mv tmp/x.json new/"""
+    )
+
+    with pytest.raises(AssertionError, match="Permission denied"):
+        service.box.run("runuser", "-u", "sam", "--", "sh", "-c", drop)
+    service.box.run("runuser", "-u", "ann", "--", "sh", "-c", f"umask 022; {drop}")
+
+    wait_for(lambda: "dropped" in service.queuectl("list", "-q").split(), "it is taken")
+    service.wait_for_state("dropped", "completed")
+    with service.wire() as wire:
+        assert wire.output("dropped") == b"ann\n"
+
+
 def test_nobody_else_can_connect(service: Service) -> None:
     with pytest.raises(AssertionError, match="usermod -aG queuectl"):
         as_user(service, "sam", "list")
