@@ -11,6 +11,10 @@ from tests.service.installed import DROP_IN, Service
 from tests.sysbox.box import boot
 
 UNIT = "queuectld@daemon.service"
+FILES = {
+    "/etc/systemd/system/queuectld@.service.d/90-test.conf": DROP_IN,
+    "/etc/default/queuectl-daemon": "QUEUECTLD_SHUTDOWN_GRACE=0\nQUEUECTLD_KILL_AFTER=0.5\n",
+}
 
 
 class OneUser(Service):
@@ -20,7 +24,7 @@ class OneUser(Service):
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[OneUser]:
-    with boot({"/etc/systemd/system/queuectld@.service.d/90-test.conf": DROP_IN}) as box:
+    with boot(FILES) as box:
         service = OneUser(box)
         service.queuectl("daemon", "install", "--hardened")
         service.systemctl("disable", "--now", "queuectld.socket", "queuectld.service")

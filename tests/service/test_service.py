@@ -165,6 +165,17 @@ def test_a_daemon_that_is_killed_is_started_again_and_takes_its_jobs_over(servic
     completed_once(service, "kill")
 
 
+def test_a_failure_that_is_made_good_at_once_ends_no_job(service: Service) -> None:
+    sleepers = service.long_job("for-a-moment")
+
+    # As systemd does at each crash since version 254.
+    service.systemctl("start", "queuectld-sweep-now.service")
+
+    assert service.shown("ActiveState", "queuectld-sweep.service") == "active"
+    assert sleepers <= set(service.of_jobs())
+    completed_once(service, "for-a-moment")
+
+
 def test_a_daemon_that_hangs_is_replaced_under_its_jobs(service: Service) -> None:
     before, sleepers = service.pid, service.long_job("hang")
 
