@@ -14,7 +14,7 @@ import pytest
 from tests.service.installed import FILES, UNIT, Service, in_order
 from tests.sysbox.box import boot
 from tests.system.waiting import wait_for
-from tests.system.wire import LetGoError
+from tests.system.wire import LetGoError, RefusedError
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +240,33 @@ def test_a_second_term_skips_the_grace_of_a_stop(service: Service) -> None:
     completed_the_second_time(service, "twice")
 
 
+# In front of the real one; does not say what systemd does.
+SILENT = """#!/bin/sh
+case "$*" in
+*list-jobs*) exec sleep 1000;;
+*) exec /usr/bin/systemctl "$@";;
+esac
+"""
+
+
+def test_where_systemd_does_not_say_what_it_wants_nothing_is_begun_and_jobs_are_given_back(service: Service) -> None:
+    service.shell(f"cat >/usr/local/bin/systemctl <<'.'\n{SILENT}\n.\nchmod +x /usr/local/bin/systemctl")
+    before = service.pid
+    service.long_job("silent")
+
+    restarting = service.systemctl_in_background("restart", UNIT)
+
+    with service.wire() as wire:
+        wait_for(lambda: wire.call("status")["phase"] == "draining", "it has heard of it")
+        with pytest.raises(RefusedError, match="draining"):
+            wire.enqueue("true")
+        assert wire.state("silent") == "processing"
+    assert restarting.wait(20) == 0
+    assert service.pid not in {0, before}
+    service.box.run("rm", "/usr/local/bin/systemctl")
+    completed_the_second_time(service, "silent")
+
+
 def test_a_stop_between_a_crash_and_the_next_start_gives_jobs_back(service: Service) -> None:
     service.reconfigure("window", "[Service]\nRestartSec=1000\n")
     sleepers = service.long_job("window")
@@ -281,7 +308,8 @@ def test_doctor_tells_how_the_service_is(service: Service) -> None:
 
 
 def test_a_daemon_that_fails_too_often_is_given_up_and_its_jobs_are_given_back(service: Service) -> None:
-    service.reconfigure("limit", "[Unit]\nStartLimitBurst=2\n[Service]\nRestartSec=0.05\n")
+    # More often than systemd starts a unit by default: the one that gives jobs back goes along.
+    service.reconfigure("limit", "[Unit]\nStartLimitBurst=7\n[Service]\nRestartSec=0.05\n")
     service.systemctl("reset-failed", UNIT)
     service.long_job("limit")
 
