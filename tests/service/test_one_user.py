@@ -49,9 +49,11 @@ def test_a_connection_starts_it_as_that_user_with_a_state_of_its_own(service: On
 
 
 def test_the_user_finds_it_by_himself(service: OneUser) -> None:
-    line = f"setpriv --reuid daemon --regid daemon --clear-groups {service.queuectl_program} list -q"
+    with service.wire() as wire:
+        wire.enqueue("true", id="found")
+    line = f"setpriv --reuid daemon --regid daemon --clear-groups {service.queuectl_program} show found -o name"
 
-    assert service.shell(f"env -u XDG_RUNTIME_DIR HOME=/ {line} | wc -l") != "0"
+    assert service.shell(f"env -u XDG_RUNTIME_DIR HOME=/ {line}") == "found"
 
 
 # Each is tried where it is installed.

@@ -13,7 +13,7 @@ from tests.system.waiting import wait_for
 USER = "alice"
 HOME = f"/home/{USER}"
 # A log-in as at a terminal: PAM tells logind, which starts the user's own manager. It ends when it is stopped.
-LOG_IN = "systemd-run --quiet --unit=login --uid={} --property=PAMName=login sleep infinity"
+LOG_IN = "systemd-run --quiet --unit=login-{} --uid={} --property=PAMName=login sleep infinity"
 FILES = {
     # Not the ten seconds in which most people log in again.
     "/etc/systemd/logind.conf.d/test.conf": "[Login]\nUserStopDelaySec=0\n",
@@ -28,6 +28,7 @@ class UserService(Service):
 
     def __init__(self, box: Box) -> None:
         super().__init__(box)
+        self.sessions = 0
         for unit in ("dbus.service", "systemd-logind.service"):
             box.run("systemctl", "start", unit)
         box.run("useradd", "--create-home", USER)
@@ -44,13 +45,14 @@ class UserService(Service):
         return self.shell(f"systemctl --user {' '.join(words)}", check=check)
 
     def log_in(self) -> None:
-        self.box.run("sh", "-c", LOG_IN.format(USER))
+        self.sessions += 1
+        self.box.run("sh", "-c", LOG_IN.format(self.sessions, USER))
         wait_for(
             lambda: self.systemctl("is-system-running", check=False) in {"running", "degraded"}, "his manager runs"
         )
 
     def log_out(self) -> None:
-        self.box.run("systemctl", "stop", "login.service")
+        self.box.run("systemctl", "stop", "login-*.service")
 
     def lingers(self, *, whether: bool) -> None:
         self.box.run("loginctl", "enable-linger" if whether else "disable-linger", USER)
@@ -61,11 +63,17 @@ class UserService(Service):
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[UserService]:
+def machine() -> Iterator[UserService]:
     with boot(FILES) as box:
-        found = UserService(box)
-        found.log_in()
-        yield found
+        yield UserService(box)
+
+
+@pytest.fixture
+def service(machine: UserService) -> UserService:
+    """It runs, for a user who is logged in, whatever the test before did."""
+    machine.log_in()
+    machine.queuectl("daemon", "install")
+    return machine
 
 
 def completed(service: UserService, name: str, *reasons: str) -> None:
@@ -128,7 +136,6 @@ def test_with_lingering_his_jobs_go_on_when_he_logs_out(service: UserService) ->
 
 
 def test_without_lingering_they_end_with_the_session_and_run_again_at_the_next(service: UserService) -> None:
-    service.log_in()
     service.lingers(whether=False)
     service.long_job("session")
 
@@ -143,9 +150,14 @@ def test_without_lingering_they_end_with_the_session_and_run_again_at_the_next(s
 
 
 def test_he_takes_it_away_again_and_keeps_his_jobs(service: UserService) -> None:
+    with service.wire() as wire:
+        wire.enqueue("true", id="kept")
+    service.wait_for_state("kept", "completed")
+
     said = service.queuectl("daemon", "uninstall")
 
     assert f"Jobs and data stay in {service.state}." in said
     assert service.shell("find ~/.config/systemd -name '*queuectl*'") == ""
     assert service.of_jobs() == {}
-    assert service.shell(f"{PROGRAMS}/queuectld db counts").endswith("total 7")
+    counted = service.shell(f"{PROGRAMS}/queuectld db counts")
+    assert int(counted.rpartition(" ")[2]) >= 1
