@@ -30,7 +30,10 @@ up)
     kill -0 $NS 2>/dev/null || { cat "$SYSBOX/console.log" >&2; exit 1; }
     sleep 0.05
   done; echo "boot timeout" >&2; cat "$SYSBOX/console.log" >&2; kill $NS; exit 1;;
-exec) shift; exec nsenter -t "$(cat "$SYSBOX/leader")" -a -- "$@";;
+exec)   # as after a login there: what is installed inside is found, and nothing of outside
+  shift
+  exec nsenter -t "$(cat "$SYSBOX/leader")" -a -- \
+    env -i LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@";;
 down)   # graceful; "down -f" = power cut (SIGKILL to the namespace's PID 1 takes every process with it)
   NS=$(cat "$SYSBOX/nspawn"); L=$(cat "$SYSBOX/leader")
   if [ "${2:-}" = -f ]; then kill -KILL $L; else kill -TERM $NS; fi
