@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -125,6 +126,13 @@ def renewed(daemon: LiveDaemon) -> None:
     with daemon.wire() as wire:
         wire.call("reexec")
     wait_for(lambda: {worker["phase"] for worker in daemon.workers()} == {"idle"}, "all workers are back")
+    wait_for(lambda: watches(daemon), "it watches its spool, which it takes its time for")
+
+
+def watches(daemon: LiveDaemon) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return any("inotify" in str(file.readlink()) for file in Path(f"/proc/{daemon.process.pid}/fd").iterdir())
+    return False
 
 
 def files_of_its_own(daemon: LiveDaemon) -> int:
