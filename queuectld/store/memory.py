@@ -90,10 +90,10 @@ class MemoryStore(MemoryReader):
     def add(self, drafts: Sequence[Job], *, by: str | None = None) -> Sequence[Job | Exception]:
         """See `Store.add`."""
         with self._undone_if_it_fails():
-            return [self._add(draft, by) for draft in drafts]
+            taken = {job.id for job in self._visible()}
+            return [self._add(draft, by, taken) for draft in drafts]
 
-    def _add(self, draft: Job, by: str | None) -> Job | Exception:
-        taken = {job.id for job in self._visible()}
+    def _add(self, draft: Job, by: str | None, taken: set[str]) -> Job | Exception:
         if draft.queue not in self._queues:
             return no_such_queue(draft.queue, self._queues)
         if draft.id in taken:
@@ -103,6 +103,7 @@ class MemoryStore(MemoryReader):
         self._check_blobs(job)
         self._put(self._numbers, "seq", seq)
         self._set(job)
+        taken.add(job.id)
         self.write_entry(enqueued(job, by))
         return job
 
