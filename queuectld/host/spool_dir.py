@@ -225,8 +225,16 @@ class SpoolDir:
             file.flush()
             if self.rules.me == 0:
                 os.fchown(file.fileno(), taken.uid, -1)
+        self._veil(taken.mark)
         os.rename(taken.mark, name, src_dir_fd=self._taken, dst_dir_fd=self._failed)
         return name
+
+    def _veil(self, mark: str) -> None:
+        """Keep a command from those who may look into ``failed/``; its umask let everybody read it."""
+        found = os.stat(mark, dir_fd=self._taken, follow_symlinks=False)
+        # Nobody can put another file in its place here, and one with a second name may be anybody's.
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            os.chmod(mark, 0o600, dir_fd=self._taken)
 
     def _free_name(self, name: str) -> str:
         for tail in _tails():

@@ -270,6 +270,29 @@ def test_the_reason_is_the_owners_to_read(path: Path, shared: SpoolDir) -> None:
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (12345, 0o600)
 
 
+def test_what_failed_is_read_by_nobody_but_its_owner(path: Path, spool: SpoolDir) -> None:
+    drop(path, data=b"{", mode=0o644)
+    (taken,) = take(spool)
+
+    spool.reject(taken, "it is not JSON")
+
+    assert stat.S_IMODE((path / "failed" / "x.json").stat().st_mode) == 0o600
+
+
+def test_a_file_of_another_name_keeps_its_permissions(path: Path, spool: SpoolDir) -> None:
+    other = path.parent / "other"
+    other.write_bytes(GOOD)
+    other.chmod(0o644)
+    for name in ("link", "hard"):
+        place = path / "new" / name
+        place.symlink_to(other) if name == "link" else place.hardlink_to(other)
+
+    for taken in take(spool):
+        spool.reject(taken, "another name")
+
+    assert stat.S_IMODE(other.stat().st_mode) == 0o644
+
+
 def test_a_second_name_is_waited_for_to_go_and_not_for_long(
     path: Path, spool: SpoolDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
