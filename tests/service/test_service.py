@@ -307,6 +307,22 @@ def test_doctor_tells_how_the_service_is(service: Service) -> None:
     assert "systemctl reset-failed queuectld.service queuectld.socket" in said
 
 
+def test_whoever_connects_does_not_have_a_daemon_that_cannot_start_started_for_ever(service: Service) -> None:
+    service.shell("echo 'workers = \"many\"' >/etc/queuectl/queuectld.toml")
+    service.systemctl("restart", UNIT, check=False)
+    tries = service.journal().count("daemon.failed")
+
+    as_user(service, "ann", "list", check=False)
+
+    service.wait_until("Result", "trigger-limit-hit", "queuectld.socket")
+    service.wait_until("ActiveState", "failed")
+    assert service.journal().count("daemon.failed") - tries <= 10
+    service.shell("rm /etc/queuectl/queuectld.toml")
+    service.systemctl("start", UNIT)
+    assert as_user(service, "ann", "run", "id -un") == "ann"
+    service.restore()
+
+
 def test_a_daemon_that_fails_too_often_is_given_up_and_its_jobs_are_given_back(service: Service) -> None:
     # More often than systemd starts a unit by default: the one that gives jobs back goes along.
     service.reconfigure("limit", "[Unit]\nStartLimitBurst=7\n[Service]\nRestartSec=0.05\n")
