@@ -7,9 +7,11 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from queuectld.config import Config
 from queuectld.errors import BadConfigError, StoreLockedError
 from queuectld.host.handover import Listener
 from queuectld.values import group_id, is_loopback, split_address
@@ -48,6 +50,17 @@ class UnixListener(NamedTuple):
 def file_gid(path: str) -> int:
     """Return the group that a file belongs to."""
     return Path(path).lstat().st_gid
+
+
+def unheeded(path: str, config: Config) -> Sequence[str]:
+    """Return the keys which ask that a socket, made by somebody else, were another one. Raises `OSError`."""
+    found = Path(path).lstat()
+    wanted = {
+        "socket": config.socket not in {None, path},
+        "socket_mode": config.socket_mode not in {None, stat.S_IMODE(found.st_mode)},
+        "socket_group": group_id(config.socket_group, "socket_group") not in {None, found.st_gid},
+    }
+    return [key for key, differs in wanted.items() if differs]
 
 
 def listen_unix(path: str, *, mode: int, group: str | None, key: str = "socket") -> UnixListener:

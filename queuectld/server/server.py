@@ -39,6 +39,7 @@ from queuectld.server.listen import (
     go_on_listening,
     listen_tcp,
     listen_unix,
+    unheeded,
 )
 from queuectld.server.plan import Plan
 from queuectld.server.rights import sight_of
@@ -112,6 +113,13 @@ class Server:
         path, mode, group = self._desk.facts.socket, self._mode(self._desk.config), self._desk.config.socket_group
         if self._passed.control is not None:
             sock, self._socket_gid = _share(self._passed.control), file_gid(path)
+            if keys := unheeded(path, self._desk.config):
+                log.warning(
+                    "What the configuration says of the socket has no effect: the service manager made it",
+                    event_name="config.hidden",
+                    path=path,
+                    keys=list(keys),
+                )
         else:
             kept = None if inherited is None else go_on_listening(inherited, path, mode=mode, group=group)
             self._unix = kept or listen_unix(path, mode=mode, group=group)

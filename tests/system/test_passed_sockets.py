@@ -79,6 +79,21 @@ def test_it_serves_a_socket_that_is_passed_and_neither_makes_changes_nor_removes
     assert (after.st_ino, after.st_mode, after.st_gid) == (before.st_ino, before.st_mode, before.st_gid)
 
 
+def test_what_the_configuration_asks_of_a_socket_that_somebody_else_made_is_said_to_have_no_effect(
+    manager: Manager,
+) -> None:
+    sock = manager.control()
+    manager.path.chmod(0o600)
+    manager.daemon.configure(socket_mode="0666")
+
+    manager.start({"control": sock})
+
+    Wire(manager.path).close()
+    (hidden,) = [line for line in manager.daemon.log_lines() if line["event"] == "config.hidden"]
+    assert (hidden["path"], hidden["keys"]) == (str(manager.path), ["socket_mode"])
+    assert manager.path.stat().st_mode & 0o777 == 0o600
+
+
 def test_who_connects_between_two_daemons_is_answered_by_the_second(manager: Manager) -> None:
     sock = manager.control()
     manager.start({"control": sock})
