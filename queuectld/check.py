@@ -50,6 +50,15 @@ def check_named(keys: Config) -> None:
     check_files(keys, os.geteuid())
 
 
+def check_next_log(now: Config, later: Config) -> None:
+    """Look at a log file which only the next start opens, and which would keep it from starting.
+
+    That of this one may be out of reach for the moment, on a full disk say. Raises `BadConfigError`.
+    """
+    if later.log_file is not None and later.log_file != now.log_file:
+        check_log(later.log_file)
+
+
 def check_database(path: Path) -> bool:
     """Make sure that this program can read the database, or migrate it; return whether all of it was looked at.
 

@@ -104,6 +104,15 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
             live=key.live,
         )
 
+    def traced(self, error: BadConfigError, overrides_file: str | os.PathLike[str]) -> BadConfigError:
+        """Return the error about a value with where that is, if it is not in the file that people look into."""
+        field = next((key.field for key in KEYS.values() if key.name == error.path), "")
+        origin, who = self.origin(field)
+        if origin != "override":
+            return error
+        said = f"{error.message}; it was set with `queuectl config set` by {who}, and is kept in {overrides_file}"
+        return BadConfigError(f"{said}, from which it can be removed while no daemon runs", path=error.path)
+
     def hidden(self) -> tuple[str, ...]:
         """Return the names of the keys whose value in the file something else hides."""
         return tuple(KEYS[field].name for field in self.file if self.origin(field)[0] != "file")

@@ -69,7 +69,11 @@ def main(context: click.Context, config_file: str | None, scope: str | None, *, 
         handover = take(os.environ)
         if check:
             loaded = read()
-            for note in check_all(loaded.config, Path(here.state)):
+            try:
+                notes = check_all(loaded.config, Path(here.state))
+            except BadConfigError as error:
+                raise loaded.traced(error, Path(here.state) / OVERRIDES) from None
+            for note in notes:
                 click.echo(note)
             click.echo(f"The configuration is valid ({loaded.config_file or 'no file; defaults'}).")
             return
@@ -107,10 +111,13 @@ def serve(here: Places, file: Path, read: Callable[[], config.Loaded], handover:
     program = this_program()
     loaded, rejected = _begin_with(read, handover)
     keys = loaded.config
-    check_named(keys)
-    # What was checked for a re-exec may have changed since: lines wait for their file then, and we go on.
-    target = FileTarget(keys.log_file, keys.log_file_mode, required=handover is None) if keys.log_file else None
-    adjustable = set_up(level=keys.log_level, form=keys.log_format, file=target, environ=os.environ)
+    try:
+        check_named(keys)
+        # What was checked for a re-exec may have changed since: lines wait for their file then, and we go on.
+        target = FileTarget(keys.log_file, keys.log_file_mode, required=handover is None) if keys.log_file else None
+        adjustable = set_up(level=keys.log_level, form=keys.log_format, file=target, environ=os.environ)
+    except BadConfigError as error:
+        raise loaded.traced(error, Path(here.state) / OVERRIDES) from None
     if rejected is not None:
         log.error("Configuration rejected", event_name="config.rejected", error=rejected.message)
     passed = passed_sockets(os.environ)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from queuectld.check import check_named
+from queuectld.check import check_named, check_next_log
 from queuectld.config import Holder, Loaded
 from queuectld.errors import QueueCTLError
 from queuectld.figures.counts import Counts
@@ -145,6 +145,7 @@ def assemble(
         rejected=context.rejected,
     )
     reloader.ask(check_named)
+    reloader.ask(partial(check_next_log, holder.config))
     observers = Observers()
     spool = Spool(
         ledger, supervisor, holder, observers, usual=context.spool, clock=time.time, opened=partial(_open_spool, holder)

@@ -86,7 +86,7 @@ async def _take_up(desk: Desk, change: Callable[[Loaded], Loaded], event: str, k
     async with desk.reloader.changing:
         loaded = change(desk.holder.loaded)
         # What other keys say needs no look at files, be they right or not by now.
-        named = find_key(key).field in FILES
+        named = find_key(key).field in {*FILES, "log_file"}
         parts = await asyncio.to_thread(desk.reloader.consult, loaded.config) if named else []
         try:
             await asyncio.to_thread(loaded.write_overrides, desk.overrides_file)

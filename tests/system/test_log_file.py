@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import pty
 import shutil
@@ -280,6 +281,35 @@ def test_78_and_the_reason_for_a_file_that_cannot_be_opened(new_daemon) -> None:
     )
     checked = daemon.run([*daemon.program, "--check"])
     assert (checked.returncode, checked.stderr.decode()) == (78, f"queuectld: {line['error']}\n")
+
+
+def test_a_file_that_the_next_start_could_not_open_is_refused_when_it_is_named(start, file: Path) -> None:
+    daemon = start()
+
+    ran = daemon.cli("config", "set", "log_file", str(file.parent / "nowhere" / "x.jsonl"))
+
+    assert ran.code == 78
+    assert "its directory does not exist" in ran.err
+    assert daemon.stop() == 0
+    daemon.start()
+
+
+def test_where_a_value_comes_from_that_keeps_a_daemon_from_starting_is_said(start, file: Path) -> None:
+    daemon = start()
+    there = file.parent / "there"
+    there.mkdir()
+    assert daemon.cli("config", "set", "log_file", str(there / "x.jsonl")).code == 0
+    assert daemon.stop() == 0
+    there.rmdir()
+
+    daemon.launch()
+
+    assert daemon.process is not None
+    assert daemon.process.wait(20) == 78
+    said = daemon.log_lines()[-1]["error"]
+    assert "its directory does not exist" in said
+    assert f"`queuectl config set` by {getpass.getuser()}" in said
+    assert str(daemon.state / "overrides.json") in said
 
 
 def test_the_last_words_of_a_daemon_that_cannot_start_are_in_both_places(start, file: Path) -> None:
