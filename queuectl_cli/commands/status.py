@@ -79,8 +79,8 @@ def _head(found: Message) -> list[str]:
         f"at {where}",
         f"{found['workers']} of {plural(found['limit'], 'worker')}" if found["limit"] else _STOPPED,
     ]
-    # An older daemon does not tell it.
-    if "isolation" in found:
+    # An older daemon does not tell it, and none tells a stranger how or where jobs run.
+    if "isolation" in found and found["state_dir"]:
         lines.append(f"isolation: {in_words(found['isolation'])}")
     if found["oldest_waiting"] is not None:
         lines.append(f"the oldest job that could run waits for {format_duration(found['oldest_waiting'])}")

@@ -229,6 +229,16 @@ def test_status_tells_how_jobs_are_isolated_and_fits_a_screen(daemon, call) -> N
     assert len(shown) <= 24
 
 
+def test_status_says_nothing_of_what_strangers_are_not_told(daemon, call) -> None:
+    veiled = {"cgroup": None, "controllers": [], "reason": "not told to strangers"}
+    daemon.answers["status"] = {"ok": {**STATUS, "state_dir": "", "isolation": veiled}}
+
+    said = call("status").out
+
+    assert "isolation" not in said
+    assert "at /s\n" in said
+
+
 def test_status_tells_why_there_are_no_cgroups_and_that_the_daemon_is_late(daemon, call) -> None:
     status(
         daemon,
