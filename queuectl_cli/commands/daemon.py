@@ -151,7 +151,7 @@ def _reloaded(told: Message) -> list[str]:
     file = told["config_file"]
     lines = [f"Read {file}." if file else "There is no configuration file."]
     lines += changed(told["changed"], "now {value} (from: {origin})") or [
-        "Nothing that takes effect at once has changed."
+        "No key that takes effect at once has changed; the tokens and certificates that the keys name were read again."
     ]
     lines += [
         f"{key} takes effect when the daemon starts again:  queuectl daemon restart" for key in told["needs_restart"]

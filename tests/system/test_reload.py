@@ -173,6 +173,7 @@ def test_a_person_is_told_what_changed_at_once_and_what_waits(new_daemon: Callab
     assert "max_retries is now 7 (from: file)" in done.out
     assert "socket_mode takes effect when the daemon starts again" in done.out
     assert "jitter in the file has no effect" in done.out
+    assert "No key that takes effect at once has changed; the tokens" in daemon.cli("daemon", "reload").out
     again = json.loads(daemon.cli("daemon", "reload", "--json").out)
     assert (again["changed"], again["needs_restart"], again["hidden"]) == ([], ["socket_mode"], ["jitter"])
 
