@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import secrets
+import signal
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -315,6 +316,8 @@ def _exists(name: str, directory: int) -> bool:
 def _is_written(descriptor: int) -> bool:
     """Whether somebody has a file open to write to it: then nobody gets a lease to read it."""
     try:
+        # Its owner may open it to write at this very moment, which is told by a signal: SIGIO would end us.
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -442,3 +444,34 @@ def test_what_is_in_the_way_of_one_file_holds_up_no_other(
     monkeypatch.setattr(os, "rename", picky)
 
     assert [taken.name for taken in take(spool)] == ["good"]
+
+
+OPENS = """
+import os, sys
+print(flush=True)
+while True:
+    try:
+        os.close(os.open(sys.argv[1], os.O_WRONLY | os.O_NONBLOCK))
+    except BlockingIOError:
+        continue
+"""
+LOOKS = """
+import sys
+from queuectld.host.spool_dir import _is_written
+with open(sys.argv[1]) as file:
+    found = [0, 0]
+    while min(found) < 10_000:
+        found[_is_written(file.fileno())] += 1
+"""
+
+
+def test_who_opens_a_file_again_and_again_while_it_is_looked_at_does_not_end_the_daemon(path: Path) -> None:
+    path.write_bytes(GOOD)
+    with subprocess.Popen([sys.executable, "-c", OPENS, path], stdout=subprocess.PIPE) as hostile:
+        try:
+            assert hostile.stdout is not None
+            hostile.stdout.readline()
+
+            assert subprocess.run([sys.executable, "-c", LOOKS, path], check=False).returncode == 0
+        finally:
+            hostile.kill()
