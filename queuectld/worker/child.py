@@ -133,6 +133,7 @@ def _become(wanted: Start, programs: list[bytes], writer: int) -> NoReturn:
         _let_go(wanted, writer)
         if identity is not None:
             blame = partial(refusal.forbidden, f"it cannot run as user {identity.uid}")
+            rights.leave_keyring()
             rights.assume(identity)
         if spec.umask is not None:
             os.umask(spec.umask)

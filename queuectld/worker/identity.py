@@ -13,6 +13,9 @@ from queuectld.worker import signals
 _PR_SET_DUMPABLE: Final = 4
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
+_KEYCTL_JOIN_SESSION_KEYRING: Final = 1
+# The number of keyctl(2), which the C library has no name for.
+_KEYCTL: Final = {"x86_64": 250, "ppc64le": 271, "s390x": 280, "armv7l": 311}.get(os.uname().machine, 219)
 # Version 3 of the structures: two words of 32 bits for each of the three sets.
 _CAPABILITY_VERSION: Final = 0x20080522
 _WORDS: Final = 2
@@ -52,6 +55,15 @@ def assume(identity: Identity) -> None:
     # The number that means "as it is" must never be taken for a success.
     if os.getresuid() != (identity.uid,) * 3 or os.getresgid() != (identity.gid,) * 3:
         raise PermissionError(1, "the kernel left it as it was")
+
+
+def leave_keyring() -> None:
+    """Get a session keyring of our own, empty; to be called as root, at whose expense it is then.
+
+    All that the daemon starts would share its own else, and each could read what another has put there. A kernel that
+    has no keyrings refuses, and so does a container that may not use them; then nobody's keys are in one.
+    """
+    _libc.syscall(ctypes.c_long(_KEYCTL), ctypes.c_long(_KEYCTL_JOIN_SESSION_KEYRING), None)
 
 
 def pass_on_no_capability() -> None:

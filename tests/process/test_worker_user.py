@@ -18,7 +18,7 @@ import pytest
 
 from queuectld.protocol.worker_messages import Identity, Outcome, Reason, Run, Started, Stop
 from queuectld.service.account import account_of
-from queuectld.worker import cgroups, procfs
+from queuectld.worker import cgroups, identity, procfs
 from tests import cgroup_place
 from tests.process.fake_daemon import FakeDaemon, alive, until
 
@@ -140,6 +140,19 @@ def test_it_leads_a_session_of_its_own_and_signals_are_at_their_defaults(run) ->
     # No terminal.
     assert ids.split() == [leader, leader, "0"]
     assert {int(line.split()[1], 16) for line in masks} == {0}
+
+
+# The number of the session keyring; -1 where there are none.
+ASK = f"import ctypes; print(ctypes.CDLL(None).syscall({identity._KEYCTL}, 0, -3, 0))"
+
+
+def test_its_session_keyring_is_nobody_elses(run) -> None:
+    ours = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True).stdout.strip()
+
+    # The one of the system: ours may be in somebody's home.
+    first, second = (run(f"/usr/bin/python3 -I -c '{ASK}'") for _ in range(2))
+
+    assert {ours, first, second} == {"-1"} or len({ours, first, second}) == 3
 
 
 def test_a_worker_that_is_not_told_whose_a_command_is_does_not_run_it_as_root(daemon) -> None:
