@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from queuectld.config import Config
-from queuectld.errors import BadConfigError, UnauthenticatedError
+from queuectld.errors import BadConfigError, TooManyClientsError, UnauthenticatedError
 from queuectld.host.handover import Listener
 from queuectld.host.passed import NONE_PASSED, Found, PassedSockets
 from queuectld.protocol.codec import encode
@@ -29,6 +29,7 @@ from queuectld.protocol.messages import AnyRequest, Hello
 from queuectld.protocol.words import INFLIGHT_LIMIT, LINE_LIMIT, PROTOCOL, VERSION
 from queuectld.server import handlers
 from queuectld.server.budget import STAGED, TRAFFIC, Budget
+from queuectld.server.crowd import Crowd
 from queuectld.server.desk import Desk
 from queuectld.server.door import Door
 from queuectld.server.entrance import Entrance
@@ -45,7 +46,7 @@ from queuectld.server.plan import Plan
 from queuectld.server.rights import sight_of
 from queuectld.server.session import Session
 from queuectld.server.under_way import UnderWay
-from queuectld.server.who import Access, Peer, gid_of, how_to_join, unix_peer
+from queuectld.server.who import Access, Peer, Role, gid_of, how_to_join, unix_peer
 
 FEATURES: Final = ("events", "logs", "stage")
 # Seconds that clients have at the end to read what was answered.
@@ -77,13 +78,13 @@ class Server:
         self.ledger = desk.ledger
         self.count: Callable[[str, str], None] = desk.counts.answered
         self._desk = desk
-        self._clients = clients
         self._crowded = False
         self._traffic: Budget[Session] = Budget(TRAFFIC)
         self._staged: Budget[Session] = Budget(STAGED)
         self._under_way = UnderWay()
         self._hello_timeout = hello_timeout
-        self._sessions: set[Session] = set()
+        self._strangers = min(_STRANGERS, max(1, clients // 4))
+        self._sessions: Crowd[Session] = Crowd(clients)
         self._unix: UnixListener | None = None
         self._servers: list[asyncio.Server] = []
         self._tcp: tuple[socket.socket, str] | None = None
@@ -176,8 +177,7 @@ class Server:
         except BadConfigError:
             sock.close()
             raise
-        most = min(_STRANGERS, max(1, self._clients // 4))
-        self._door, self._entrance = door, Entrance(sock, door, most=most, patience=self._hello_timeout)
+        self._door, self._entrance = door, Entrance(sock, door, most=self._strangers, patience=self._hello_timeout)
         self._entrance.open()
         self._desk.reloader.ask(door.prepare)
         log.info("Clients with a token can connect", event_name="server.listening", address=address)
@@ -225,7 +225,7 @@ class Server:
         if self._unix is not None:
             self._unix.unlink()
             self._unix = None
-        for session in tuple(self._sessions):
+        for session in self._sessions:
             session.wind_up()
 
     async def stop(self) -> None:
@@ -237,7 +237,7 @@ class Server:
                     self._all_gone.clear()
                     await self._all_gone.wait()
         except TimeoutError:
-            for session in tuple(self._sessions):
+            for session in self._sessions:
                 session.abort()
 
     # What sessions ask.
@@ -266,16 +266,19 @@ class Server:
         if not isinstance(request, Hello) or self._door is None:
             raise UnauthenticatedError('the first request over TCP is {"op": "hello", "token": …}')
         self._door.admit(session, request.token)
+        uid = session.peer.uid
+        if uid is not None and not self._sessions.name(session, uid, admin=session.peer.role is Role.ADMIN):
+            raise TooManyClientsError
 
     def opened(self, session: Session) -> bool:
-        """Count a client; False: there are too many."""
-        if len(self._sessions) >= self._clients:
+        """Count a client; False: there are too many, or too many of the same user."""
+        peer = session.peer
+        if not self._sessions.enter(session, peer.uid, admin=peer.role is Role.ADMIN):
             if not self._crowded:
-                log.warning("Too many clients", event_name="client.refused", count=self._clients)
+                log.warning("Too many clients", event_name="client.refused", count=len(self._sessions))
             self._crowded = True
             return False
         self._crowded = False
-        self._sessions.add(session)
         self._desk.connections = len(self._sessions)
         if self._winding_up:
             # It was let in a moment before.
@@ -284,7 +287,7 @@ class Server:
 
     def closed(self, session: Session) -> None:
         """Count it no more."""
-        self._sessions.discard(session)
+        self._sessions.leave(session)
         if self._door is not None:
             self._door.left(session)
         self._traffic.forget(session)

@@ -113,15 +113,15 @@ class Session(asyncio.Protocol):
         self._transport = transport
         self._connected = True
         transport.set_write_buffer_limits(high=HIGH_WATER)
-        if not self._host.opened(self):
-            transport.write(encode(Failed(id=None, error=error_body(TooManyClientsError()))))
-            transport.close()
-            return
         if self._identify is not None:
             self.peer = self._identify(transport.get_extra_info("socket"))
         else:
             host, port = transport.get_extra_info("peername")[:2]
             self.peer = STRANGER._replace(origin=f"{host}:{port}")
+        if not self._host.opened(self):
+            transport.write(encode(Failed(id=None, error=error_body(TooManyClientsError()))))
+            transport.close()
+            return
         transport.write(self._host.greeting(self))
 
     def data_received(self, data: bytes) -> None:
@@ -286,7 +286,7 @@ class Session(asyncio.Protocol):
         try:
             return self._host.plan(self, request)
         except QueueCTLError as error:
-            return Refuse(error, close=self.peer.uid is None)
+            return Refuse(error, close=self.peer.uid is None or isinstance(error, TooManyClientsError))
         except Exception:
             log.exception("A request met an error inside the daemon", event_name="request.failed")
             return Refuse(QueueCTLError())

@@ -18,8 +18,10 @@ from queuectld.errors import BadConfigError, DiskFullError, StoreLockedError
 from queuectld.protocol.words import INFLIGHT_LIMIT
 from queuectld.server import handlers
 from queuectld.server.budget import Budget, Share
+from queuectld.server.crowd import Crowd
 from queuectld.server.server import Server
 from queuectld.server.under_way import UnderWay
+from queuectld.server.who import Peer, Role
 from queuectld.service import submit
 from tests.process.server_rig import Client, Rig
 from tests.system.waiting import wait_for
@@ -235,6 +237,18 @@ def test_a_thousand_idle_connections_disturb_nobody(rig):
         for client in crowd:
             client.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_user_who_takes_all_connections_keeps_nobody_else_out(rig, monkeypatch):
+    monkeypatch.setattr(rig.server, "_sessions", Crowd(4))
+    ann, bob = (Peer(uid, str(uid), Role.USER, "pid 1") for uid in (1000, 1001))
+    crowd = [rig.connect(peer=ann) for _ in range(2)]
+
+    assert rig.connect(peer=ann).greeting["error"]["code"] == "too_many_clients"
+    assert rig.connect(peer=bob).ok(op="ping")
+    crowd[0].close()
+    wait_for(lambda: rig.call(lambda: len(rig.server._sessions)) == 2, "it is gone")
+    assert rig.connect(peer=ann).ok(op="ping")
 
 
 def test_an_error_of_ours_is_internal_and_the_connection_lives(rig, client, monkeypatch):

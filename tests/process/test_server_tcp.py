@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from queuectld.errors import BadConfigError
 from queuectld.server import entrance
 from queuectld.server.budget import Budget, Share
+from queuectld.server.crowd import Crowd
 from queuectld.server.throttle import FREE
 from tests.certificates import Authority
 from tests.process.server_rig import Client, Rig
@@ -149,6 +150,23 @@ def test_a_bad_file_of_tokens_changes_nothing(plain, token_file):
     with contextlib.closing(plain.connect_tcp()) as client:
         client.receive()
         assert client.ok(op="hello", token=TOKEN)
+
+
+def test_a_token_by_which_too_many_have_come_lets_no_more_in(plain, token_file, monkeypatch):
+    token_file.write_text(f"{TOKEN}\n{OTHER} nobody user\n")
+    monkeypatch.setattr(plain.server, "_sessions", Crowd(4))
+    plain.connect().ok(op="reload")
+    crowd = [plain.connect_tcp() for _ in range(3)]
+    for client in crowd:
+        client.receive()
+
+    for client in crowd[:2]:
+        assert client.ok(op="hello", token=OTHER)
+    assert crowd[2].error(op="hello", token=OTHER)["code"] == "too_many_clients"
+
+    assert crowd[2].sock.recv(1) == b""
+    for client in crowd:
+        client.close()
 
 
 def test_after_some_wrong_tokens_the_next_are_not_looked_at(plain):
