@@ -44,7 +44,8 @@ class Execution:
         self._started_at = time.time()
         self._output = Output(spec.output, spec.output_limit)
         self._pipes = {command.stdout: STDOUT, command.stderr: STDERR}
-        self._tree = Tree(command.pid, marker.encode(), group)
+        user = os.geteuid() if spec.identity is None else spec.identity.uid
+        self._tree = Tree(command.pid, marker.encode(), group, user)
         self._ending = Ending(now, spec.timeout, spec.kill_after, spec.silent_timeout)
         self._limits = LimitGuard(spec, now)
         # Set once the leader has ended and something is left, or a KILL was sent: when to look at the tree again.

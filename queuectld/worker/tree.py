@@ -19,9 +19,11 @@ from queuectld.worker.enclosure import Group
 class Tree:
     """The processes of one attempt."""
 
-    def __init__(self, leader: int, marker: bytes, group: Group | None) -> None:
+    def __init__(self, leader: int, marker: bytes, group: Group | None, user: int) -> None:
+        """`user` is who the command runs as: others could give any marker to what they start."""
         self._leader = leader
         self._marker = marker
+        self._user = user
         self._group = group
         self._me = os.getpid()
         self._leader_reaped = False
@@ -92,7 +94,7 @@ class Tree:
 
     def _members(self, everything: list[procfs.Stat]) -> list[procfs.Stat]:
         # These are descendants already, or the kernel has been asked for something unusual.
-        named = set(procfs.marked(self._marker))
+        named = {pid for pid in procfs.marked(self._marker) if procfs.owner(pid) == self._user}
         if self._group is not None:
             named.update(self._group.members())
         return members(everything, self._me, None if self._leader_reaped else self._leader, named)

@@ -20,7 +20,7 @@ from queuectld.protocol.worker_messages import Identity, Outcome, Reason, Run, S
 from queuectld.service.account import account_of
 from queuectld.worker import cgroups, identity, procfs
 from tests import cgroup_place
-from tests.process.fake_daemon import FakeDaemon, alive, until
+from tests.process.fake_daemon import STORE, FakeDaemon, alive, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run commands as others")
 
@@ -335,6 +335,20 @@ def test_it_cannot_signal_or_look_into_a_command_of_somebody_else(fake_daemon, p
     assert not fake_daemon.file(".log").exists()
     assert alive(theirs.pid)
     first.send(Stop(token=1, reason=Reason.CANCELLED, kill_after=0.1))
+
+
+def test_what_others_give_its_marker_to_does_not_hold_up_its_end(daemon) -> None:
+    daemon.shell("sleep 1000", identity=STRANGER, env=PATH)
+    forged = {procfs.MARKER_VARIABLE: f"{STORE}/{daemon.tokens}"}
+
+    with subprocess.Popen(["sleep", "1000"], env=PATH | forged, user=nobody().uid) as process:
+        until(lambda: process.pid in procfs.marked(forged[procfs.MARKER_VARIABLE].encode()), "it carries the marker")
+        daemon.connection.send(Stop(token=daemon.tokens, reason=Reason.CANCELLED, kill_after=0.1))
+        outcome = daemon.end()
+
+        assert (outcome.reason, outcome.leftovers) == (Reason.CANCELLED, ())
+        assert process.poll() is None
+        process.kill()
 
 
 def test_what_it_writes_is_kept_where_only_root_reads(run, daemon) -> None:
