@@ -59,7 +59,9 @@ def holder_of(tokens: Sequence[Token], digest: bytes) -> Token | None:
 
 def read_tokens(path: str, daemon_uid: int) -> tuple[Token, ...]:
     """Return the tokens of a file. Raises `BadConfigError` unless it is secret and all of it is right."""
-    return parse_tokens(_read(path), path, daemon_uid, _uid_of)
+    tokens = parse_tokens(_read(path), path, daemon_uid, _uid_of)
+    # Two names may share a number, and a name may look like the number of another.
+    return tuple(token._replace(user=user_name(token.uid)) for token in tokens)
 
 
 def parse_tokens(text: str, path: str, daemon_uid: int, find_user: FindUser) -> tuple[Token, ...]:

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from queuectld.errors import BadConfigError
+from queuectld.server import tokens as server_tokens
 from queuectld.server.tokens import MOST, Token, digest_of, holder_of, parse_tokens, read_tokens
 from queuectld.server.who import Role
 from queuectld.service.owner import user_name
@@ -168,3 +169,15 @@ def test_the_users_are_those_of_the_host(file):
     file.write_text(f"{ONE} no-such-user\n")
     with pytest.raises(BadConfigError, match="no user 'no-such-user'"):
         read_tokens(str(file), 1000)
+
+
+def test_whoever_comes_by_a_token_is_called_as_who_comes_by_the_socket(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_tokens, "_uid_of", {"1000": 1005}.__getitem__)
+    monkeypatch.setattr(server_tokens, "user_name", str)
+    path = tmp_path / "tokens"
+    path.write_text(f"{ONE} 1000\n")
+    path.chmod(0o600)
+
+    (token,) = read_tokens(str(path), 0)
+
+    assert (token.uid, token.user) == (1005, "1005")

@@ -104,12 +104,28 @@ def test_however_many_groups_somebody_has_all_are_known(tmp_path, count):
 def test_a_name_that_could_mean_another_user_is_not_used(monkeypatch, name, back, called):
     monkeypatch.setattr(owner.pwd, "getpwuid", lambda _uid: SimpleNamespace(pw_name=name))
     monkeypatch.setattr(owner.pwd, "getpwnam", lambda _name: SimpleNamespace(pw_uid=back))
-    user_name.cache_clear()
+    owner._name_of.cache_clear()
 
     try:
         assert user_name(4_000) == called
     finally:
-        user_name.cache_clear()
+        owner._name_of.cache_clear()
+
+
+def test_a_number_that_was_given_to_somebody_else_has_the_new_name(monkeypatch, tmp_path):
+    users = tmp_path / "passwd"
+    monkeypatch.setattr(owner, "_USERS", str(users))
+    monkeypatch.setattr(owner.pwd, "getpwuid", lambda _uid: SimpleNamespace(pw_name=users.read_text()))
+    monkeypatch.setattr(owner.pwd, "getpwnam", lambda _name: SimpleNamespace(pw_uid=4_001))
+    users.write_text("ann")
+    assert user_name(4_001) == "ann"
+
+    # As useradd and all others do it.
+    (tmp_path / "new").write_text("bob")
+    (tmp_path / "new").rename(users)
+
+    assert user_name(4_001) == "bob"
+    owner._name_of.cache_clear()
 
 
 def test_a_user_without_a_name_is_called_by_its_number():
