@@ -40,6 +40,9 @@ _COUNT_AGE: Final = 1.0
 # Fields of a spec that are stored beside it.
 _ELSEWHERE: Final = ("id", "as_", "stdin", "script")
 
+# Queues beyond which only administrators' jobs make new ones: each is counted apart, shown, and never forgotten.
+MOST_QUEUES: Final = 1000
+
 # What somebody else's job is given along.
 _NOWHERE: Final = Submission()
 
@@ -271,6 +274,7 @@ class Intake:
         self._owners: dict[str | None, str] = {}
         self._queues: set[str] = {"default"}
         self._known: Sequence[str] = ()
+        self._made = 0
 
     def draft(self, spec: JobSpec | QueueCTLError, *, hints: bool) -> Job:
         """Return a job as it will be stored. Raises what is wrong with it, with paths from its root."""
@@ -314,7 +318,14 @@ class Intake:
         if name not in self._known:
             if self._terms.config.queues != "open":
                 raise no_such_queue(name, self._known, hints=hints)
+            if self._made + len(self._known) >= MOST_QUEUES and not self._terms.submitter.admin:
+                raise BadRequestError(
+                    f"there are {MOST_QUEUES:,} queues, and only jobs of administrators make more: use one of them, "
+                    "or have an administrator enqueue something there",
+                    path="$.queue",
+                )
             self._store.declare_queue(name)
+            self._made += 1
         self._queues.add(name)
 
     def _due(self, spec: JobSpec, now: float) -> float:

@@ -5,6 +5,8 @@ import time
 import pytest
 
 from queuectld.errors import CheckFailedError
+from queuectld.server.who import Peer, Role
+from queuectld.service import submit
 
 BAD_JOBS = [
     ({}, "bad_request", "$.jobs[0].command"),
@@ -500,6 +502,20 @@ def test_a_priority_above_the_cap_is_refused(client):
 
     assert client.add(priority=5)
     assert client.error(op="enqueue", jobs=[{"command": "true", "priority": 6}])["path"] == "$.jobs[0].priority"
+
+
+def test_there_is_an_end_to_the_queues_that_the_jobs_of_users_make(rig, client, monkeypatch):
+    monkeypatch.setattr(submit, "MOST_QUEUES", 4)
+    client.ok(op="config_set", key="queues", value="open")
+    ann = rig.connect(peer=Peer(1000, "ann", Role.USER, "pid 1"))
+
+    told = ann.ok(op="enqueue", jobs=[{"command": "true", "queue": f"q{number}"} for number in range(5)])
+
+    assert len(told["jobs"]) == 3
+    assert [refused["path"] for refused in told["refused"]] == ["$.jobs[3].queue", "$.jobs[4].queue"]
+    ann.add(queue="q0")
+    assert ann.error(op="enqueue", jobs=[{"command": "true", "queue": "more"}])["code"] == "bad_request"
+    client.add(queue="more")
 
 
 def test_open_queues_are_made_when_they_are_named(client):
