@@ -331,13 +331,12 @@ def taken_at(mark: str) -> float:
     return float(int(mark[:8], 16))
 
 
-def _files(directory: int) -> Sequence[tuple[str, os.stat_result]]:
-    found = []
+def _files(directory: int) -> Iterator[tuple[str, os.stat_result]]:
+    # One by one: somebody may have made millions.
     with os.scandir(directory) as entries:
         for entry in entries:
             with suppress(FileNotFoundError):
-                found.append((entry.name, entry.stat(follow_symlinks=False)))
-    return found
+                yield entry.name, entry.stat(follow_symlinks=False)
 
 
 def _remove(name: str, directory: int) -> None:

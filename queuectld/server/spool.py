@@ -36,8 +36,9 @@ _STEP: Final = 64
 # Seconds until the next look: where something will be over in a moment, and where the disk or the store refused.
 _SOON: Final = 0.2
 _REFUSED: Final = 5.0
-# Seconds after which what failed is tidied up.
+# After so many seconds, or files that failed, what failed is tidied up.
 _TIDY: Final = 600.0
+_MUCH: Final = 1000
 # A file that is on record and was not found comes back with a backup at most; after that, in seconds, it does not.
 _LOST: Final = 30 * 86400.0
 
@@ -76,6 +77,7 @@ class Spool:
         self._stored: set[str] = set()
         self._trouble: str | None = None
         self._tidy_at = 0.0
+        self._rejected = 0
         holder.listen(lambda _: self._eye.wake())
 
     def problems(self) -> Sequence[str]:
@@ -173,6 +175,7 @@ class Spool:
             marks = await asyncio.to_thread(place.claim, [arrival.name for arrival in batch])
             count += len(marks)
             later |= await self._settle(place, marks)
+            await self._tidy(place)
         await self._tidy(place)
         return _SOON if later or (count and len(arrivals) == MOST_NAMES) else None
 
@@ -181,9 +184,9 @@ class Spool:
         return self._control.draining
 
     async def _tidy(self, place: SpoolDir) -> None:
-        if self._clock() >= self._tidy_at:
+        if self._clock() >= self._tidy_at or self._rejected >= _MUCH:
             await asyncio.to_thread(place.tidy)
-            self._tidy_at = self._clock() + _TIDY
+            self._tidy_at, self._rejected = self._clock() + _TIDY, 0
 
     async def _settle(self, place: SpoolDir, marks: Sequence[str]) -> bool:
         """See files that are ours to their end; return whether some have to be looked at later."""
@@ -246,6 +249,7 @@ class Spool:
 
     async def _reject(self, place: SpoolDir, taken: Taken, reason: str) -> None:
         name = await asyncio.to_thread(place.reject, taken, reason)
+        self._rejected += 1
         log.warning(
             "A file in the spool is not taken",
             event_name="spool.refused",

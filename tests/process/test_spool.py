@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class Disk:
         self.new: dict[str, bytes] = {}
         self.taken: dict[str, tuple[str, bytes]] = {}
         self.failed: list[str] = []
+        # How many files had failed whenever that was tidied up.
+        self.tidied: list[int] = []
         # What takes back each change that is not on the disk, and the directories that have it.
         self.loose: list[tuple[set[str], Callable[[], None]]] = []
         self._marks = 0
@@ -135,7 +138,7 @@ class Place:
         return taken.name
 
     def tidy(self) -> None:
-        pass
+        self.disk.tidied.append(len(self.disk.failed))
 
     def close(self) -> None:
         pass
@@ -267,6 +270,17 @@ def test_files_stay_while_the_store_refuses_and_are_taken_afterwards(fault: Exce
     asyncio.run(main())
     assert world.commands() == ["a", "c"]
     assert world.disk.failed == ["b"]
+
+
+def test_whoever_floods_it_with_bad_files_has_them_tidied_up_all_the_time() -> None:
+    world = World()
+    for number in range(2500):
+        world.drop(str(number), b"{}")
+
+    assert world.live()
+
+    assert len(world.disk.failed) == 2500
+    assert max(later - sooner for sooner, later in pairwise(world.disk.tidied)) < 1100
 
 
 def test_a_daemon_that_ends_leaves_files_where_they_are() -> None:
