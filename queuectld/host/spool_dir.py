@@ -226,16 +226,18 @@ class SpoolDir:
             file.flush()
             if self.rules.me == 0:
                 os.fchown(file.fileno(), taken.uid, -1)
-        self._veil(taken.mark)
+        if self.rules.shared:
+            self._make_private(taken.mark)
         os.rename(taken.mark, name, src_dir_fd=self._taken, dst_dir_fd=self._failed)
         return name
 
-    def _veil(self, mark: str) -> None:
-        """Keep a command from those who may look into ``failed/``; its umask let everybody read it."""
+    def _make_private(self, mark: str) -> None:
+        """Let nobody but its owner read a file: it has commands and environments, and is about to be where all look."""
         found = os.stat(mark, dir_fd=self._taken, follow_symlinks=False)
-        # Nobody can put another file in its place here, and one with a second name may be anybody's.
-        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
-            os.chmod(mark, 0o600, dir_fd=self._taken)
+        # One that has another name too may be somebody else's, who did not put it here. What has been looked at here
+        # is what is changed: nobody else gets in.
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and os.geteuid() in {0, found.st_uid}:
+            os.chmod(mark, stat.S_IMODE(found.st_mode) & 0o700, dir_fd=self._taken)
 
     def _free_name(self, name: str) -> str:
         for tail in _tails():

@@ -272,27 +272,21 @@ def test_the_reason_is_the_owners_to_read(path: Path, shared: SpoolDir) -> None:
     assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (12345, 0o600)
 
 
-def test_what_failed_is_read_by_nobody_but_its_owner(path: Path, spool: SpoolDir) -> None:
-    drop(path, data=b"{", mode=0o644)
-    (taken,) = take(spool)
+@needs_root
+def test_what_failed_is_for_its_owner_alone_and_what_has_another_name_is_left_as_it_is(
+    path: Path, shared: SpoolDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_dir, "_MOMENT", 0.0)
+    elsewhere = tmp_path / "elsewhere"
+    for name in ("bad", "linked"):
+        os.chown(drop(path, name, data=b"{"), 12345, GROUP)
+    os.link(path / "new" / "linked", elsewhere)
 
-    spool.reject(taken, "it is not JSON")
+    for taken in take(shared):
+        shared.reject(taken, str(taken.reason))
 
-    assert stat.S_IMODE((path / "failed" / "x.json").stat().st_mode) == 0o600
-
-
-def test_a_file_of_another_name_keeps_its_permissions(path: Path, spool: SpoolDir) -> None:
-    other = path.parent / "other"
-    other.write_bytes(GOOD)
-    other.chmod(0o644)
-    for name in ("link", "hard"):
-        place = path / "new" / name
-        place.symlink_to(other) if name == "link" else place.hardlink_to(other)
-
-    for taken in take(spool):
-        spool.reject(taken, "another name")
-
-    assert stat.S_IMODE(other.stat().st_mode) == 0o644
+    assert stat.S_IMODE((path / "failed" / "bad").stat().st_mode) == 0o600
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o644
 
 
 def test_a_second_name_is_waited_for_to_go_and_not_for_long(
