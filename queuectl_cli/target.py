@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from queuectl_cli.errors import UsageError
 from queuectld.protocol.where import SOCKET_RECORD, SYSTEM_SOCKET, Places, places
+
+# Signs that no name has, and that a shell takes for more than themselves.
+_FOR_SHELLS: Final = frozenset(" '`\"$;&<>|(){}*?!")
 
 
 class Trust(NamedTuple):
@@ -98,8 +101,8 @@ def _over_ssh(url: str, rest: str, where: Places) -> Target:
     place, _, path = rest.partition("/")
     user, _, address = place.rpartition("@")
     host, port = _split(address)
-    # `ssh` would take what begins with a dash for an option.
-    odd = any(word.startswith("-") or not word.isprintable() or " " in word for word in (user, host))
+    # `ssh` would take what begins with a dash for an option, and its settings may have a shell read the rest.
+    odd = any(word.startswith("-") or not word.isprintable() or _FOR_SHELLS & {*word} for word in (user, host))
     if not host or port is None or odd:
         raise UsageError(f"{url!r} needs a host, as in ssh://alice@example.org or ssh://example.org:2222")
     remote = ("-H", f"unix:///{path}") if path else ()

@@ -60,6 +60,8 @@ def test_an_address_is_understood(text, scheme, host, port, name):
         "ssh://",
         "ssh://alice@",
         "ssh://-oProxyCommand=id",
+        "ssh://$(id)@example.org",
+        "ssh://example.org;id",
         "ssh://-l@example.org",
         "ssh://a b",
         "ssh://example.org:ssh",
