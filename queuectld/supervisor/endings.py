@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from queuectld.domain.attempt import Attempt, Outcome, Reason
 from queuectld.errors import QueueCTLError
+from queuectld.service.account import NoAnswerError, NoSuchAccountError
 from queuectld.service.attempts import Ending, never_begun, vanished
 from queuectld.supervisor.crew import Crew
 from queuectld.supervisor.dispatch import Dispatcher, Surroundings
@@ -121,6 +122,7 @@ class Endings:
             token=token,
             worker=(worker.pid, worker.start),
             ended=self._world.files.outcome(token) is not None,
+            user=await self._user_of(token),
         )
         while True:
             try:
@@ -128,6 +130,17 @@ class Endings:
             except OSError as error:
                 log.error("Cannot look for what a worker left", event_name="job.stuck", token=token, error=str(error))  # noqa: TRY400  (the errno tells all)
                 await asyncio.sleep(_AGAIN)
+
+    async def _user_of(self, token: int) -> int | None:
+        """Return as whom an attempt ran; None if all run as the daemon, or nobody knows that user now."""
+        job = await self._records.job_of(token)
+        if job is None:
+            return None
+        try:
+            account = await self._world.accounts.find(job.owner)
+        except (NoSuchAccountError, NoAnswerError):
+            return None
+        return None if account.identity is None else account.identity.uid
 
     async def _record_lost(self, worker: Worker, token: int) -> Ending:
         filed = self._world.files.outcome(token)

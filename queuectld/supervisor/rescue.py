@@ -39,6 +39,8 @@ class Remains(NamedTuple):
     worker: tuple[int, int]
     # Whether the command is known to have ended, so that what it was to leave behind is kept.
     ended: bool
+    # As whom it ran, where that is known: others could give the marker to what they start.
+    user: int | None = None
 
 
 class Household:
@@ -139,7 +141,7 @@ def _kill_round(remains: Remains, host: Host) -> Round:
             household=host.household.known,
             spared=spared,
             fenced={pid for directory in directories for pid in cgroups.members(directory)},
-            marked=procfs.marked(remains.marker.encode()),
+            marked=_marked(remains),
             marker=procfs.marker,
         )
         found = kill_set(remains, scene)
@@ -149,6 +151,11 @@ def _kill_round(remains: Remains, host: Host) -> Round:
             with contextlib.suppress(PermissionError):
                 procfs.signal_process(process.pid, process.start, signal.SIGKILL)
         return Round(found, bool(populated))
+
+
+def _marked(remains: Remains) -> list[int]:
+    found = procfs.marked(remains.marker.encode())
+    return found if remains.user is None else [pid for pid in found if remains.user in procfs.users(pid)]
 
 
 def kill_set(remains: Remains, scene: Scene) -> list[procfs.Stat]:

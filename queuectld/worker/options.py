@@ -53,7 +53,7 @@ def store_served_by(pid: int, state: str) -> str | None:
     The directory may have been called by another name then, through a link or a mount.
     """
     words = [os.fsdecode(word) for word in procfs.command_line(pid)]
-    if words[1:4] != [*_PROGRAM] or words[4:7:2] != ["--state", "--store"] or procfs.owner(pid) != os.geteuid():
+    if words[1:4] != [*_PROGRAM] or words[4:7:2] != ["--state", "--store"] or procfs.users(pid) != {os.geteuid()}:
         return None
     return words[7] if len(words) > 7 and _same_place(words[5], state) else None
 

@@ -135,12 +135,17 @@ def command_line(pid: int) -> list[bytes]:
         return []
 
 
-def owner(pid: int) -> int | None:
-    """Return the user whose rights a process has, None if it is gone."""
+def users(pid: int) -> frozenset[int]:
+    """Return the users that a process is, real, effective and saved; none if it is gone.
+
+    Whoever starts a program that makes him another is still the real one, and may have given it any words.
+    """
     try:
-        return os.stat(f"/proc/{pid}").st_uid
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            _, _, rest = file.read().partition(b"\nUid:")
+            return frozenset(map(int, rest.partition(b"\n")[0].split()[:3]))
     except OSError:
-        return None
+        return frozenset()
 
 
 def boot_id() -> str:

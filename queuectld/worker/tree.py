@@ -94,7 +94,7 @@ class Tree:
 
     def _members(self, everything: list[procfs.Stat]) -> list[procfs.Stat]:
         # These are descendants already, or the kernel has been asked for something unusual.
-        named = {pid for pid in procfs.marked(self._marker) if procfs.owner(pid) == self._user}
+        named = {pid for pid in procfs.marked(self._marker) if self._user in procfs.users(pid)}
         if self._group is not None:
             named.update(self._group.members())
         return members(everything, self._me, None if self._leader_reaped else self._leader, named)
