@@ -199,7 +199,8 @@ class Client:
     def _silent(self, patience: float) -> UnreachableError:
         return UnreachableError(
             f"queuectld at {self.target.name} did not answer within {patience:g} s",
-            "It listens, but is stopped, stuck or overloaded. See its log, or:  queuectl daemon restart",
+            "It cannot start, or is stopped, stuck or overloaded. See its log (journalctl -u queuectld for a service),",
+            "or:  queuectl daemon restart",
             code="timeout",
         )
 

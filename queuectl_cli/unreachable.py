@@ -69,4 +69,5 @@ def _who_may(target: Target) -> list[str]:
     return [
         f"It is for members of the group {group!r} (mode {found.st_mode & 0o777:o}).",
         f"Join it, then log in again:  sudo usermod -aG {group} $USER",
+        own,
     ]
