@@ -31,7 +31,7 @@ from queuectld.server import handlers
 from queuectld.server.budget import STAGED, TRAFFIC, Budget
 from queuectld.server.crowd import Crowd
 from queuectld.server.desk import Desk
-from queuectld.server.door import Door
+from queuectld.server.door import Door, Refusals
 from queuectld.server.entrance import Entrance
 from queuectld.server.listen import (
     BACKLOG,
@@ -78,7 +78,7 @@ class Server:
         self.ledger = desk.ledger
         self.count: Callable[[str, str], None] = desk.counts.answered
         self._desk = desk
-        self._crowded = False
+        self._refusals = Refusals()
         self._traffic: Budget[Session] = Budget(TRAFFIC)
         self._staged: Budget[Session] = Budget(STAGED)
         self._under_way = UnderWay()
@@ -274,11 +274,10 @@ class Server:
         """Count a client; False: there are too many, or too many of the same user."""
         peer = session.peer
         if not self._sessions.enter(session, peer.uid, admin=peer.role is Role.ADMIN):
-            if not self._crowded:
-                log.warning("Too many clients", event_name="client.refused", count=len(self._sessions))
-            self._crowded = True
+            if count := self._refusals.told(asyncio.get_running_loop().time()):
+                user = peer.user or None
+                log.warning("Too many clients", event_name="client.refused", user=user, count=count)
             return False
-        self._crowded = False
         self._desk.connections = len(self._sessions)
         if self._winding_up:
             # It was let in a moment before.

@@ -13,6 +13,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from queuectld.errors import BadConfigError, DiskFullError, StoreLockedError
 from queuectld.protocol.words import INFLIGHT_LIMIT
@@ -249,6 +250,21 @@ def test_a_user_who_takes_all_connections_keeps_nobody_else_out(rig, monkeypatch
     crowd[0].close()
     wait_for(lambda: rig.call(lambda: len(rig.server._sessions)) == 2, "it is gone")
     assert rig.connect(peer=ann).ok(op="ping")
+
+
+def test_a_user_who_comes_and_goes_at_the_bound_does_not_fill_the_log(rig, monkeypatch):
+    monkeypatch.setattr(rig.server, "_sessions", Crowd(2))
+    ann = Peer(1000, "ann", Role.USER, "pid 1")
+
+    with capture_logs() as lines:
+        for _ in range(50):
+            client = rig.connect(peer=ann)
+            assert "error" in rig.connect(peer=ann).greeting
+            client.close()
+            wait_for(lambda: rig.call(lambda: len(rig.server._sessions)) == 0, "it is gone")
+
+    told = [line["count"] for line in lines if line["event"] == "Too many clients"]
+    assert 0 < len(told) < 30
 
 
 def test_an_error_of_ours_is_internal_and_the_connection_lives(rig, client, monkeypatch):
