@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import sys
+import time
 from collections.abc import Generator
 from typing import Any, Final
 
@@ -21,6 +22,8 @@ GREETING_PATIENCE: Final = 10.0
 ANSWER_PATIENCE: Final = 60.0
 # The longest path of a Unix socket that the kernel takes.
 _PATH_LIMIT: Final = 107
+# Seconds until a place is looked for again among those who wait to be let in.
+_CROWDED: Final = 0.02
 
 
 class Client:
@@ -274,15 +277,28 @@ def _open(target: Target, patience: float) -> socket.socket:
         return socket.create_connection((target.host, target.port), patience)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(patience)
+    until = time.monotonic() + patience
     try:
-        if len(os.fsencode(target.path)) <= _PATH_LIMIT:
-            connection.connect(target.path)
-        else:
-            _connect_far(connection, target.path)
+        while not _connected(connection, target.path):
+            if time.monotonic() > until:
+                raise TimeoutError
+            time.sleep(_CROWDED)
     except OSError:
         connection.close()
         raise
     return connection
+
+
+def _connected(connection: socket.socket, path: str) -> bool:
+    """Connect; return False if so many are about to that there is no room. Others may be doing that on purpose."""
+    try:
+        if len(os.fsencode(path)) <= _PATH_LIMIT:
+            connection.connect(path)
+        else:
+            _connect_far(connection, path)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _connect_far(connection: socket.socket, path: str) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
 import pytest
 
 from queuectl_cli import reconnect
+from queuectl_cli.client import dial
+from queuectl_cli.errors import UnreachableError
+from queuectl_cli.target import parse_url
+from queuectld.protocol.where import places
 from tests.cli.scripted import EVENT, HANG_UP, NOW, FakeDaemon, finished, job, output
 from tests.system.waiting import wait_for
 
@@ -375,3 +381,25 @@ def test_an_interrupt_ends_the_wait_for_a_daemon_that_has_not_got_the_job_yet(da
         process.send_signal(signal.SIGINT)
 
         assert process.wait(10) == 130
+
+
+def test_a_crowd_at_the_door_of_the_daemon_is_waited_for(tmp_path) -> None:
+    path = tmp_path / "s"
+    target = parse_url(f"unix://{path}", places({}, os.getuid(), None, os.path.isdir))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(0)
+        crowd = [dial(target)]
+
+        def let_in() -> None:
+            crowd.append(listening.accept()[0])
+
+        letting = threading.Timer(0.2, let_in)
+        letting.start()
+        crowd.append(dial(target, 20.0))
+        letting.join()
+
+        with pytest.raises(UnreachableError, match="no answer"):
+            dial(target, 0.1)
+    for connection in crowd:
+        connection.close()
