@@ -8,8 +8,10 @@ from typing import Final, Generic, TypeVar
 
 Guest = TypeVar("Guest", bound=Hashable)
 
-# Of the connections that there may be, a user has at most a half, and one in so many is for administrators.
+# Of the connections that there may be, a user has at most a half, and never more than that many, which cost some 60 MiB;
+# one in so many is for administrators.
 _SHARE: Final = 2
+_MOST: Final = 8192
 _RESERVED: Final = 16
 
 
@@ -57,7 +59,7 @@ class Crowd(Generic[Guest]):
                 del self._of_user[user]
 
     def _fits(self, user: int | None) -> bool:
-        return user is None or self._of_user[user] < self._most // _SHARE
+        return user is None or self._of_user[user] < min(self._most // _SHARE, _MOST)
 
     def _take_down(self, guest: Guest, user: int | None) -> None:
         self._guests[guest] = user

@@ -57,3 +57,7 @@ def test_who_says_later_who_he_is_counts_from_then_on_and_once():
     assert crowd.name(-3, BOB, admin=False)
 
     assert list(crowd) == [-1, -2, -3]
+
+
+def test_however_many_there_may_be_one_user_has_eight_thousand():
+    assert come(Crowd(100_000), ANN, 10_000) == 8192
