@@ -8,8 +8,8 @@ from typing import Final, Generic, TypeVar
 
 Guest = TypeVar("Guest", bound=Hashable)
 
-# Of the connections that there may be, a user has at most a half, and never more than that many, which cost some 60 MiB;
-# one in so many is for administrators.
+# Of the connections that there may be, a user has at most a half, and never more than that many, which cost some
+# 60 MiB; one in so many is for administrators.
 _SHARE: Final = 2
 _MOST: Final = 8192
 _RESERVED: Final = 16

@@ -25,7 +25,7 @@ CONFIG: Final[dict[str, Any]] = {
     "max_kill_after": 1,
     # So that what was stopped for good is soon noticed.
     "vitals_interval": 0.2,
-    "adopt_timeout": 2,
+    "adopt_timeout": 4,
 }
 # None of these is noticed by a running job.
 GENTLE: Final = frozenset(
