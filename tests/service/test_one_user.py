@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
-from tests.service.installed import DROP_IN, Service
+from tests.service.installed import Service
 from tests.sysbox.box import boot
 
 UNIT = "queuectld@daemon.service"
-FILES = {
-    "/etc/systemd/system/queuectld@.service.d/90-test.conf": DROP_IN,
-    "/etc/default/queuectl-daemon": "QUEUECTLD_SHUTDOWN_GRACE=0\nQUEUECTLD_KILL_AFTER=0.5\n",
-}
 
 
 class OneUser(Service):
+    files: ClassVar = {
+        "/etc/default/queuectl-daemon": "QUEUECTLD_SHUTDOWN_GRACE=0\nQUEUECTLD_KILL_AFTER=0.5\n",
+    }
     socket = "run/queuectl/daemon.sock"
     state = "/var/lib/queuectl-daemon"
 
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[OneUser]:
-    with boot(FILES) as box:
+    with boot(OneUser.files) as box:
         service = OneUser(box)
         service.queuectl("daemon", "install", "--hardened")
         service.systemctl("disable", "--now", "queuectld.socket", "queuectld.service")
