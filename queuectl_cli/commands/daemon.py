@@ -16,7 +16,7 @@ from queuectl_cli.launch import start as launch
 from queuectl_cli.options import App, common
 from queuectl_cli.reconnect import come_back
 from queuectl_cli.render import Output, plural
-from queuectl_cli.service.systemd import SERVICE, SOCKET, asleep, listens, service_of, show, tell
+from queuectl_cli.service.systemd import SERVICE, asleep, service_of, show, tell, waking
 
 
 @click.group(cls=Group)
@@ -67,8 +67,8 @@ def stop(app: App, *, mode: str | None) -> None:
         return
     end(client, mode or _ask(client))
     _say(app, "queuectld has stopped.", {"running": False})
-    if (manager := service_of(client.target.places)) and listens(manager):
-        stop_it = " ".join(manager.systemctl("stop", SOCKET))
+    if (manager := service_of(client.target.places)) and (sockets := waking(manager)):
+        stop_it = " ".join(manager.systemctl("stop", *sockets))
         app.say(f"The next command that connects starts it again. To prevent that:  {stop_it}")
 
 

@@ -98,6 +98,11 @@ def show(manager: Manager, name: str, unit: str = SERVICE) -> str:
     return tell(manager.systemctl("show", "--property", name, "--value", unit)).strip()
 
 
+def waking(manager: Manager) -> tuple[str, ...]:
+    """Return the sockets for which systemd starts the service when somebody connects. Raises `CliError`."""
+    return tuple(unit for unit in (SOCKET, TCP_SOCKET) if show(manager, "ActiveState", unit) == "active")
+
+
 def listens(manager: Manager) -> bool:
     """Whether systemd listens for the service, and starts it when somebody connects. Raises `CliError`."""
     return show(manager, "ActiveState", SOCKET) == "active"

@@ -101,10 +101,11 @@ def asked_over_tcp(service: Service) -> Iterator[Callable[[str], tuple[int, str]
     service.shell(f"umask 077; echo {TOKEN} ann >{TOKENS}")
     service.set(f"token_file = {TOKENS!r}")
     # systemd opens no socket for a service that runs.
-    service.systemctl("stop", UNIT)
-    service.systemctl("start", TCP)
+    service.queuectl("daemon", "stop", "--leave")
+    service.systemctl("enable", "--now", TCP)
     yield ask
-    service.systemctl("stop", TCP, UNIT)
+    service.systemctl("disable", "--now", TCP)
+    service.systemctl("stop", UNIT)
 
 
 def test_a_token_wakes_it_over_tcp_and_a_wrong_one_is_refused_and_logged(
@@ -121,6 +122,16 @@ def test_a_token_wakes_it_over_tcp_and_a_wrong_one_is_refused_and_logged(
     refused = [line for line in service.log() if line["event"] == "client.refused"]
     assert [(line["level"], line["address"]) for line in refused] == [("warning", "127.0.0.1")]
     assert "another-token" not in service.journal()
+
+
+def test_who_stops_it_is_told_of_every_socket_that_would_start_it_again(
+    service: Service, asked_over_tcp: Callable[[str], tuple[int, str]]
+) -> None:
+    service.systemctl("start", UNIT)
+
+    told = service.shell(f"{service.queuectl_program} daemon stop 2>&1")
+
+    assert f"systemctl stop queuectld.socket {TCP}" in told
 
 
 def test_the_journal_has_one_line_for_each_attempt_with_its_priority(service: Service) -> None:
