@@ -31,6 +31,8 @@ _BLOCKED: Final = 2.0
 _REPORTED: Final = 0.4
 _RESCUED: Final = 0.6
 _DISMISSED: Final = 0.75
+# And then until those that had to be killed are gone.
+_GONE: Final = 0.2
 
 
 class Stopping:
@@ -167,11 +169,15 @@ class Stopping:
     async def _dismiss(self) -> None:
         for worker in self._crew:
             self._retire(worker)
-        now = asyncio.get_running_loop().time()
-        await self._until(lambda: not len(self._crew), min(now + _DISMISSED, self._dismiss_by))
-        for worker in self._crew:
-            if self._mode != "leave" and worker.link.phase is not Phase.SETTLING:
-                self._crew.kill(worker)
+        deadline = min(asyncio.get_running_loop().time() + _DISMISSED, self._dismiss_by)
+        await self._until(lambda: not len(self._crew), deadline)
+        doomed = [worker for worker in self._crew if worker.link.phase is not Phase.SETTLING]
+        if self._mode == "leave" or not doomed:
+            return
+        for worker in doomed:
+            self._crew.kill(worker)
+        # What they lived in can be removed only when they are gone.
+        await self._until(lambda: not any(worker in self._crew for worker in doomed), deadline + _GONE)
 
     async def _until(self, condition: Callable[[], bool], deadline: float) -> None:
         loop = asyncio.get_running_loop()

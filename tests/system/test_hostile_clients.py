@@ -218,7 +218,8 @@ def test_clients_that_stay_cannot_take_the_files_that_the_queue_needs(new_daemon
         assert daemon.cli("status").code == 75
 
     wait_for(lambda: daemon.cli("status").code == 0, "there is room again")
-    assert [line["event"] for line in daemon.log_lines()].count("client.refused") == 1
+    # As many lines at once as a person would read, not one for each.
+    assert 1 <= [line["event"] for line in daemon.log_lines()].count("client.refused") <= 21
 
 
 def deaf(daemon: LiveDaemon, stack: ExitStack) -> Wire:
