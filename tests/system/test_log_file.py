@@ -164,7 +164,8 @@ def test_a_reexec_goes_on_in_the_same_file_and_the_signal_is_not_lost_in_it(star
     while done.poll() is None:
         ask_to_reopen(daemon)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            done.wait(0.003)
+            # Not so often that a loop which is held up has more of them waiting than it can be told of.
+            done.wait(0.02)
     assert done.returncode == 0, done.communicate()
     done.communicate()
     wait_for(daemon.answers, "it answers")
