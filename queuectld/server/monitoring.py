@@ -100,7 +100,7 @@ class Monitoring:
         loop = asyncio.get_running_loop()
         if address.startswith("/"):
             self._unix = listen_unix(address, mode=_SOCKET_MODE, group=None, key="metrics")
-            self._server = await loop.create_unix_server(self._visitors, sock=self._unix.sock, backlog=BACKLOG)
+            self._server = await loop.create_server(self._visitors, sock=self._unix.sock, backlog=BACKLOG)
         else:
             host, port = metrics_port(address)
             self._server = await loop.create_server(self._visitors, host, port, backlog=BACKLOG)

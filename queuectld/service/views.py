@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from queuectld.domain import policy as retries
 from queuectld.domain.attempt import Attempt
@@ -59,31 +60,24 @@ def waiting(job: Job, lens: Lens) -> str | None:
 
 def job_view(job: Job, lens: Lens) -> JobView:
     """Return a job as it is listed; never with values of its environment. Of others' jobs it may tell little."""
+    outline = _outline(job, lens)
     if not lens.sight.whole(job.owner):
-        return _outline(job, lens)
-    return JobView(
-        id=job.id,
+        return outline
+    return replace(
+        outline,
         command=job.spec.command,
         argv=job.spec.argv,
-        state=job.state.value,
         reason=None if job.reason is None else job.reason.value,
         attempts=job.attempts,
         max_retries=retries.max_retries(job, lens.policy),
         retries_left=retries.retries_left(job, lens.policy),
-        queue=job.queue,
         priority=job.priority,
-        owner=job.owner,
         tags=job.spec.tags,
-        created_at=iso(job.created_at),
-        updated_at=iso(job.updated_at),
-        run_at=iso(job.due),
-        started_at=_iso(job.started_at),
-        ended_at=_iso(job.ended_at),
-        duration=_span(job.started_at, job.ended_at if job.token is None else lens.now),
         exit_code=job.exit_code,
         signal=job.signal,
         error=job.error,
         waiting=waiting(job, lens),
+        hidden=False,
     )
 
 
@@ -144,21 +138,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
 
 def event_view(entry: Entry, sight: Sight, *, gap: bool = False) -> EventView:
     """Return an entry of the history as it is told; of others' jobs as little as a listing tells."""
-    if entry.seq is not None and not sight.whole(entry.owner):
-        return EventView(
-            number=entry.number,
-            at=iso(entry.at),
-            event=entry.event,
-            job=entry.job,
-            queue=entry.queue,
-            owner=entry.owner,
-            was=None if entry.was is None else entry.was.value,
-            state=None if entry.state is None else entry.state.value,
-            run_at=_iso(entry.run_at),
-            hidden=True,
-            gap=gap,
-        )
-    return EventView(
+    told = EventView(
         number=entry.number,
         at=iso(entry.at),
         event=entry.event,
@@ -167,14 +147,20 @@ def event_view(entry: Entry, sight: Sight, *, gap: bool = False) -> EventView:
         owner=entry.owner,
         was=None if entry.was is None else entry.was.value,
         state=None if entry.state is None else entry.state.value,
+        run_at=_iso(entry.run_at),
+        hidden=entry.seq is not None and not sight.whole(entry.owner),
+        gap=gap,
+    )
+    if told.hidden:
+        return told
+    return replace(
+        told,
         attempt=entry.attempt,
         worker=entry.worker,
         exit_code=entry.exit_code,
         signal=entry.signal,
         reason=None if entry.reason is None else entry.reason.value,
-        run_at=_iso(entry.run_at),
         by=entry.by,
-        gap=gap,
     )
 
 
