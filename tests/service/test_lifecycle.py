@@ -37,13 +37,6 @@ def installed(request: pytest.FixtureRequest) -> Iterator[Service]:
         in_order(service)
 
 
-@pytest.fixture
-def service(installed: Service) -> Iterator[Service]:
-    installed.restore()
-    yield installed
-    nothing_is_left(installed)
-
-
 def test_a_connection_starts_it_and_waits_for_its_answer(service: Service) -> None:
     service.systemctl("stop", UNIT)
 

@@ -15,7 +15,6 @@ from tests.service.installed import (
     completed_once,
     completed_the_second_time,
     in_order,
-    nothing_is_left,
 )
 from tests.sysbox.box import boot
 from tests.system.waiting import wait_for
@@ -32,13 +31,6 @@ def installed() -> Iterator[Service]:
         yield service
         service.restore()
         in_order(service)
-
-
-@pytest.fixture
-def service(installed: Service) -> Iterator[Service]:
-    installed.restore()
-    yield installed
-    nothing_is_left(installed)
 
 
 def test_its_socket_is_for_the_group(service: Service) -> None:
